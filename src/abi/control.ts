@@ -1,0 +1,26 @@
+/**
+ * The pool's control block: words that the main thread and all workers share. One cache line (16 words) per group, because a word that one
+ * thread writes often must not share its line with one that others wait on.
+ */
+
+/** Index of the first word of each group. Word 0 is the poison word (`ring/wait.ts`). */
+export const CONTROL = {
+  poison: 0,
+  /** 1 once the workers shall return from `serve`. */
+  stop: 16,
+  /** Loading: index of the next load that nobody has taken. */
+  nextLoad: 32,
+  /** Loading: file bytes read so far, in units of 256 bytes so that 32 bits reach 1 TiB. */
+  loaded: 48,
+  /** Workers that are loaded and serving. */
+  ready: 64,
+  /** Set by the last arriver of a barrier when the step is to be abandoned; read by all after it. */
+  abandon: 80,
+  /** `FanIn` of the workers, 32 words. */
+  barrier: 96,
+  /** `Ring` of steps. */
+  ring: 128,
+} as const
+
+/** Bytes that one unit of `CONTROL.loaded` stands for. */
+export const LOADED_UNIT_BYTES = 256

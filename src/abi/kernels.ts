@@ -1,0 +1,132 @@
+/** The kernels' boundary as TypeScript sees it: the twin of `wasm/kernels.h`, which documents every call. Offsets are bytes in the arena. */
+import { ACTIVATION, type Activation } from './formats.ts'
+
+/** What every kernel returns. */
+export const KERNEL_STATUS = { ok: 0, format: 1, shape: 2, notFinite: 3 } as const
+
+/** Tokens in one block of the KV cache. */
+export const KV_BLOCK_TOKENS = 32
+
+/** `matmul`: overwrite the output, or add to it. */
+export const MATMUL = { store: 0, add: 1 } as const
+
+/** `route`: gating functions as GGUF numbers them. */
+export const GATING = { softmax: 1, sigmoid: 2 } as const
+
+/* oxlint-disable max-params */
+/** The exported functions; parameter names and order are those of the header. */
+export interface KernelExports {
+  repack(format: number, panels: number, fileRows: number, columns: number, rows: number): number
+  dequantize_rows(format: number, y: number, panels: number, ids: number, columns: number, count: number, scratch: number): number
+  rms_norm(y: number, x: number, weight: number, columns: number, tokens: number, epsilon: number): number
+  quantize(activation: number, records: number, x: number, columns: number, tokens: number): number
+  record_bytes(activation: number, columns: number): number
+  matmul(
+    format: number,
+    flags: number,
+    y: number,
+    yStride: number,
+    panels: number,
+    x: number,
+    xIndex: number,
+    yIndex: number,
+    scale: number,
+    bias: number,
+    columns: number,
+    rowBegin: number,
+    rowEnd: number,
+    tokens: number,
+    scratch: number,
+  ): number
+  gated(
+    gateFormat: number,
+    upFormat: number,
+    h: number,
+    hStride: number,
+    gate: number,
+    up: number,
+    x: number,
+    xIndex: number,
+    columns: number,
+    rowBegin: number,
+    rowEnd: number,
+    tokens: number,
+    scratch: number,
+  ): number
+  rope_store(
+    q: number,
+    qStride: number,
+    k: number,
+    v: number,
+    kvStride: number,
+    keyCache: number,
+    valueCache: number,
+    cacheRows: number,
+    angles: number,
+    qNorm: number,
+    kNorm: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    rotary: number,
+    epsilon: number,
+    tokenBegin: number,
+    tokenEnd: number,
+  ): number
+  attend(
+    out: number,
+    outStride: number,
+    q: number,
+    qStride: number,
+    keyCache: number,
+    valueCache: number,
+    blockTable: number,
+    positions: number,
+    tokenBegin: number,
+    tokenCount: number,
+    kvHead: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    scale: number,
+    scratch: number,
+  ): number
+  route(
+    ids: number,
+    weights: number,
+    logits: number,
+    bias: number,
+    gating: number,
+    normalize: number,
+    scale: number,
+    experts: number,
+    used: number,
+    tokenBegin: number,
+    tokenEnd: number,
+  ): number
+  group(
+    offsets: number,
+    pairToken: number,
+    pairWeight: number,
+    ids: number,
+    weights: number,
+    experts: number,
+    used: number,
+    tokens: number,
+  ): number
+  combine(x: number, a: number, b: number, count: number): number
+}
+/* oxlint-enable max-params */
+
+/** Bytes of one activation record of `columns` values: values, then scales, then sums of 32 (see `wasm/activations.h`). */
+export function recordBytes(activation: Activation, columns: number): number {
+  const id = ACTIVATION[activation]
+  if (id === ACTIVATION.f32) return columns * 4
+  const scales = id === ACTIVATION.q8x32 ? columns / 32 : columns / 256
+  return columns + scales * 4 + (columns / 32) * 4
+}
+
+/** Bytes of scratch that any kernel may use, for the widest matrix and the attention's shape of a model. */
+export function scratchBytes(columns: number, heads: number, headDim: number): number {
+  return 65536 + columns * 96 + (heads * 2 + 2 * KV_BLOCK_TOKENS) * headDim * 4
+}

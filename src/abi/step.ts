@@ -1,0 +1,23 @@
+/**
+ * A step record: what one pass over the model works on. The engine writes it into a ring slot; the pool copies it into every arena.
+ *
+ *     header       i32[16]: tokens, runs, outputs, cancel, ...
+ *     tokenIds     i32[U]   \
+ *     positions    i32[U]    } token t of the step
+ *     cacheRows    i32[U]   /  row of the KV cache that token t is stored in: block * KV_BLOCK_TOKENS + offset
+ *     outputs      i32[O]   tokens whose logits are wanted
+ *     runs         i32[S, 4]: first token, tokens, block table (a row of blockTables), unused; one run per sequence
+ *     blockTables  i32[S, blocksPerSequence]
+ */
+
+/** Words of the header, by meaning. `cancel` is set by the engine at any time, `outcome` by the executor when it is done. */
+export const STEP_HEADER = { tokens: 0, runs: 1, outputs: 2, cancel: 3, outcome: 4 } as const
+
+/** `outcome`: what became of a step. */
+export const STEP_OUTCOME = { done: 0, cancelled: 1 } as const
+
+/** Words of one run. */
+export const RUN_WORDS = 4
+
+/** Bytes of the header. */
+export const STEP_HEADER_BYTES = 64

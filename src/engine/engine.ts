@@ -1,0 +1,152 @@
+/**
+ * The engine: a loaded model, its sessions, and the executor that computes their steps.
+ *
+ *     loadModel --> open --close()--> closed        a failed executor leaves it open: every call rejects with the reason until close()
+ */
+import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
+import { TandemError } from '../errors.ts'
+import type { Model } from '../model/types.ts'
+import type { Program } from '../pipeline/program.ts'
+import type { Plan } from '../placement/types.ts'
+import { type ChatTemplate, createChatTemplate } from '../text/chat-template.ts'
+import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts'
+import { type Delta, type Finish, generate, type GenerateOptions, type Prompt, type TextTools } from './generate.ts'
+import { KvBlocks } from './kv-blocks.ts'
+import { SequenceState, type SessionHost } from './session.ts'
+import { type StepExecutor, StepLoop } from './step-loop.ts'
+
+/** An executor that the engine owns. */
+export interface EngineExecutor extends StepExecutor {
+  readonly failure: TandemError | undefined
+  close(): Promise<void>
+}
+
+/** A whole answer. */
+export interface Answer extends Finish {
+  readonly text: string
+}
+
+/** A sequence that speaks text: see `SequenceState` for tokens. */
+export class Session extends SequenceState {
+  readonly #text: TextTools
+
+  constructor(host: SessionHost, text: TextTools) {
+    super(host)
+    this.#text = text
+  }
+
+  /**
+   * Continues from a prompt: text (a user's message where the model has a chat template), a conversation, or token ids. What the prompt has
+   * in common with the session's tokens is not computed again. Throws `ERR_CONTEXT_OVERFLOW`, `ERR_KV_EXHAUSTED`, `ERR_TEMPLATE`,
+   * `ERR_ARGUMENT`, `ERR_ABORTED`, `ERR_BUSY`, `ERR_CLOSED`.
+   */
+  generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Delta, void, undefined> {
+    return generate(this, this.#text, prompt, options)
+  }
+}
+
+/** See the file's header. Made by `loadModel`. */
+export class Engine {
+  readonly model: Model
+  readonly plan: Plan
+  readonly program: Program
+  readonly #executor: EngineExecutor
+  readonly #loop: StepLoop
+  readonly #blocks: KvBlocks
+  readonly #sessions = new Set<SequenceState>()
+  readonly #text: TextTools
+  #closed: Promise<void> | undefined
+
+  constructor(parts: { model: Model; plan: Plan; program: Program; executor: EngineExecutor }) {
+    this.model = parts.model
+    this.plan = parts.plan
+    this.program = parts.program
+    this.#executor = parts.executor
+    const { limits, step } = parts.plan
+    this.#loop = new StepLoop(parts.executor, limits, step)
+    this.#blocks = new KvBlocks(limits.kvTokens / KV_BLOCK_TOKENS)
+    this.#text = lazyText(parts.model)
+  }
+
+  /** The tokenizer of the file's vocabulary, built on first use. Throws `ERR_TOKENIZER_UNSUPPORTED`, `ERR_TOKENIZER_INVALID`. */
+  get tokenizer(): Tokenizer {
+    return this.#text.tokenizer
+  }
+
+  /** The file's chat template, if it has one. Throws `ERR_TEMPLATE`. */
+  get chatTemplate(): ChatTemplate | undefined {
+    return this.#text.chatTemplate
+  }
+
+  /** A new, empty session. Throws `ERR_CLOSED`, and `ERR_KV_EXHAUSTED` when `sequences` sessions are open. */
+  session(): Session {
+    this.#assertOpen()
+    const { sequences, contextTokens } = this.plan.limits
+    if (this.#sessions.size >= sequences) {
+      throw new TandemError(
+        'ERR_KV_EXHAUSTED',
+        `${sequences} sessions are open, which is the engine's limit: close one or raise 'sequences'`,
+      )
+    }
+    const session = new Session(
+      {
+        loop: this.#loop,
+        blocks: this.#blocks,
+        contextTokens,
+        vocabulary: this.model.hyper.vocabulary,
+        assertOpen: () => this.#assertOpen(),
+        release: (each) => void this.#sessions.delete(each),
+      },
+      this.#text,
+    )
+    this.#sessions.add(session)
+    return session
+  }
+
+  /** One whole answer, in a session of its own. Errors as of `Session.generate`. */
+  async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Answer> {
+    await using session = this.session()
+    let text = ''
+    for await (const delta of session.generate(prompt, options)) {
+      text += delta.text
+      if (delta.finish) return { text, ...delta.finish }
+    }
+    throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
+  }
+
+  /** Aborts what is running, ends the workers and gives the memory back. May be called again. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    await this.#loop.stop(new TandemError('ERR_CLOSED', 'the engine was closed'))
+    await this.#executor.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new TandemError('ERR_CLOSED', 'the engine has been closed')
+    if (this.#executor.failure) throw this.#executor.failure
+  }
+}
+
+function lazyText(model: Model): TextTools {
+  let tokenizer: Tokenizer | undefined
+  let template: { readonly value: ChatTemplate | undefined } | undefined
+  const { metadata } = model.file
+  return {
+    get tokenizer() {
+      tokenizer ??= createTokenizer(metadata)
+      return tokenizer
+    },
+    get chatTemplate() {
+      template ??= { value: createChatTemplate(metadata, this.tokenizer) }
+      return template.value
+    },
+  }
+}

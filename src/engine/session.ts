@@ -1,0 +1,205 @@
+/**
+ * A session: one sequence of tokens with its part of the KV cache.
+ *
+ *     idle --sync / decode / evaluate--> busy --> idle        close() from either: the work is aborted, the blocks go back
+ */
+import { TandemError } from '../errors.ts'
+import type { BlockTable, KvBlocks } from './kv-blocks.ts'
+import type { Outputs } from './scheduler.ts'
+import type { StepLoop } from './step-loop.ts'
+
+/** Options of every call that evaluates tokens. */
+export interface EvaluateOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Prompt tokens evaluated so far, and in all. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined
+}
+
+/** What a session needs of its engine. */
+export interface SessionHost {
+  readonly loop: StepLoop
+  readonly blocks: KvBlocks
+  readonly contextTokens: number
+  readonly vocabulary: number
+  /** Throws `ERR_CLOSED` once the engine is closed. */
+  assertOpen(): void
+  release(session: SequenceState): void
+}
+
+function assertFinite(logits: Float32Array): void {
+  if (logits.every(Number.isFinite)) return
+  throw new TandemError('ERR_NOT_FINITE', 'the model computed logits that are NaN or infinite; the file may be damaged')
+}
+
+/** The tokens and cache of one sequence, and the calls that change them. `Session` adds text. */
+export class SequenceState {
+  readonly #host: SessionHost
+  readonly #table: BlockTable = { blocks: [] }
+  readonly #abort = new AbortController()
+  #tokens: number[] = []
+  /** f32[vocabulary] after the last token, once known. */
+  #logits: Float32Array | undefined
+  #isBusy = false
+  #isClosed = false
+  #idle: Promise<void> = Promise.resolve()
+
+  constructor(host: SessionHost) {
+    this.#host = host
+  }
+
+  /** Tokens whose keys and values are in the cache. */
+  get tokens(): readonly number[] {
+    return this.#tokens
+  }
+
+  /** Longest sequence, tokens. */
+  get contextTokens(): number {
+    return this.#host.contextTokens
+  }
+
+  /**
+   * Makes the cache hold exactly `tokens`, keeping the longest common prefix, and returns f32[vocabulary]: the logits after the last
+   * token, owned by the session and valid until its next call. Throws `ERR_CONTEXT_OVERFLOW`, `ERR_KV_EXHAUSTED`, `ERR_TOKEN_RANGE`,
+   * `ERR_ABORTED`, `ERR_BUSY`, `ERR_CLOSED`.
+   */
+  async sync(tokens: readonly number[], options: EvaluateOptions = {}): Promise<Float32Array> {
+    if (tokens.length === 0) throw new TandemError('ERR_ARGUMENT', 'sync needs at least one token')
+    let common = 0
+    while (common < tokens.length && tokens[common] === this.#tokens[common]) common++
+    const isSame = common === tokens.length && common === this.#tokens.length && this.#logits !== undefined
+    // the last token is evaluated again when its logits are not at hand
+    const keep = isSame ? common : Math.min(common, tokens.length - 1)
+    return this.#exclusive(async () => {
+      this.#check(0, tokens)
+      this.#truncate(keep)
+      if (!isSame) await this.#append(tokens.slice(keep), 'last', this.#keepLogits, options)
+      return this.#logits!
+    })
+  }
+
+  /** Appends one token and returns the logits after it; ownership and errors as in `sync`. */
+  async decode(token: number, options: EvaluateOptions = {}): Promise<Float32Array> {
+    return this.#exclusive(async () => {
+      this.#check(this.#tokens.length, [token])
+      await this.#append([token], 'last', this.#keepLogits, options)
+      return this.#logits!
+    })
+  }
+
+  /** Makes the cache hold exactly `tokens` and calls back with the logits of every one of them; the view is valid during the call. */
+  async evaluate(
+    tokens: readonly number[],
+    onLogits: (index: number, logits: Float32Array) => void,
+    options: EvaluateOptions = {},
+  ): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#check(0, tokens)
+      this.#truncate(0)
+      const visit = (index: number, logits: Float32Array): void => {
+        assertFinite(logits)
+        onLogits(index, logits)
+      }
+      if (tokens.length > 0) await this.#append(tokens, 'all', visit, options)
+    })
+  }
+
+  /** Forgets everything behind the first `length` tokens. */
+  truncate(length: number): void {
+    this.#assertIdle()
+    this.#truncate(length)
+  }
+
+  /** Aborts what is running and gives the blocks back. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#abort.abort(new TandemError('ERR_CLOSED', 'the session was closed'))
+    await this.#idle
+    this.#truncate(0)
+    this.#host.release(this)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  readonly #keepLogits = (_index: number, logits: Float32Array): void => {
+    assertFinite(logits)
+    this.#logits ??= new Float32Array(this.#host.vocabulary)
+    this.#logits.set(logits)
+  }
+
+  #assertIdle(): void {
+    this.#host.assertOpen()
+    if (this.#isClosed) throw new TandemError('ERR_CLOSED', 'the session has been closed')
+    if (this.#isBusy) throw new TandemError('ERR_BUSY', 'the session is still working on an earlier call: await it, or use another session')
+  }
+
+  async #exclusive<Result>(work: () => Promise<Result>): Promise<Result> {
+    this.#assertIdle()
+    this.#isBusy = true
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#idle = promise
+    try {
+      return await work()
+    } catch (error) {
+      // an abort that came from close() is told as such
+      throw this.#isClosed ? new TandemError('ERR_CLOSED', 'the session was closed', { cause: error }) : TandemError.from(error)
+    } finally {
+      this.#isBusy = false
+      resolve()
+    }
+  }
+
+  /** Checks tokens that are to stand at `position` and following. */
+  #check(position: number, tokens: readonly number[]): void {
+    const { contextTokens, vocabulary } = this.#host
+    const total = position + tokens.length
+    if (total > contextTokens) {
+      throw new TandemError('ERR_CONTEXT_OVERFLOW', `${total} tokens do not fit in the context of ${contextTokens} tokens`)
+    }
+    const wrong = tokens.findIndex((token) => !(Number.isInteger(token) && token >= 0 && token < vocabulary))
+    if (wrong < 0) return
+    const where = `token ${tokens[wrong]} at position ${position + wrong}`
+    throw new TandemError('ERR_TOKEN_RANGE', `${where} is not in the vocabulary of ${vocabulary} tokens`)
+  }
+
+  #truncate(length: number): void {
+    if (length >= this.#tokens.length) return
+    this.#tokens.length = length
+    this.#host.blocks.truncate(this.#table, length)
+    this.#logits = undefined
+  }
+
+  /** Evaluates tokens behind those in the cache; keeps those that were evaluated when it fails half way. */
+  async #append(
+    tokens: readonly number[],
+    outputs: Outputs,
+    onLogits: (index: number, logits: Float32Array) => void,
+    { signal, onProgress }: EvaluateOptions,
+  ): Promise<void> {
+    const position = this.#tokens.length
+    this.#host.blocks.grow(this.#table, position + tokens.length)
+    let done = 0
+    try {
+      await this.#host.loop.evaluate({
+        table: this.#table,
+        position,
+        tokens,
+        outputs,
+        signal: signal ? AbortSignal.any([signal, this.#abort.signal]) : this.#abort.signal,
+        onLogits,
+        onProgress: (count) => {
+          done = count
+          onProgress?.(count, tokens.length)
+        },
+      })
+    } catch (error) {
+      this.#logits = undefined
+      throw error
+    } finally {
+      for (let index = 0; index < done; index++) this.#tokens.push(tokens[index]!)
+      this.#host.blocks.truncate(this.#table, this.#tokens.length)
+    }
+  }
+}

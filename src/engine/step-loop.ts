@@ -1,0 +1,198 @@
+/**
+ * The step loop: turns requests of many sequences into steps, keeps the executor's ring filled, and gives every request its logits.
+ *
+ *     evaluate() --> waiting --schedule--> in flight --completed--> logits to the request, or back to waiting for its next tokens
+ *
+ * The next step is published early only behind steps that have no logits to read, because the executor has one place for logits.
+ */
+import { TandemError } from '../errors.ts'
+import type { Limits, StepLayout } from '../placement/types.ts'
+import type { BlockTable } from './kv-blocks.ts'
+import { type Outputs, type Pick, schedule } from './scheduler.ts'
+import { writeStep } from './step.ts'
+
+/** A claimed slot of the executor's ring. */
+export interface StepSlot {
+  readonly sequence: number
+  readonly words: Int32Array<SharedArrayBuffer>
+}
+
+/** What the loop needs of an executor. */
+export interface StepExecutor {
+  tryClaim(): StepSlot | undefined
+  publish(slot: StepSlot): void
+  cancel(slot: StepSlot): void
+  whenCompleted(slot: StepSlot): Promise<boolean>
+  logits(row: number): Float32Array<SharedArrayBuffer>
+}
+
+/** Tokens of one sequence to be evaluated. */
+export interface EvaluateRequest {
+  readonly table: BlockTable
+  /** Position of the first token. */
+  readonly position: number
+  readonly tokens: readonly number[]
+  readonly outputs: Outputs
+  readonly signal?: AbortSignal | undefined
+  /** Logits of tokens[index]; the view is valid during the call only. */
+  readonly onLogits: (index: number, logits: Float32Array) => void
+  /** Tokens evaluated so far. */
+  readonly onProgress?: ((done: number) => void) | undefined
+}
+
+interface Request extends EvaluateRequest {
+  /** Tokens in published steps, and in completed ones. */
+  scheduled: number
+  done: number
+  failure: TandemError | undefined
+  readonly settle: (error?: TandemError) => void
+}
+
+interface InFlight {
+  readonly slot: StepSlot
+  readonly parts: readonly { readonly request: Request; readonly pick: Pick }[]
+  readonly outputs: number
+}
+
+/** See the file's header. */
+export class StepLoop {
+  readonly #executor: StepExecutor
+  readonly #limits: Limits
+  readonly #layout: StepLayout
+  #requests: Request[] = []
+  readonly #inFlight: InFlight[] = []
+  #running: Promise<void> | undefined
+
+  constructor(executor: StepExecutor, limits: Limits, layout: StepLayout) {
+    this.#executor = executor
+    this.#limits = limits
+    this.#layout = layout
+  }
+
+  /**
+   * Evaluates tokens. Rejects with `ERR_ABORTED`, `ERR_CLOSED` or the executor's failure; the tokens evaluated before that are told by
+   * `onProgress`. The caller's block table must have room and must not be changed meanwhile.
+   */
+  async evaluate(request: EvaluateRequest): Promise<void> {
+    const { signal } = request
+    const aborted = (): TandemError => new TandemError('ERR_ABORTED', 'the evaluation was aborted', { cause: signal?.reason })
+    if (signal?.aborted) throw aborted()
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const settle = (error?: TandemError): void => (error ? reject(error) : resolve())
+    const entry: Request = { ...request, scheduled: 0, done: 0, failure: undefined, settle }
+    const onAbort = (): void => this.#abandon(entry, aborted())
+    signal?.addEventListener('abort', onAbort, { once: true })
+    this.#requests.push(entry)
+    this.#running ??= this.#run()
+    try {
+      await promise
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** Fails every request, now or when its step ends. Resolves when nothing is in flight. */
+  async stop(error: TandemError): Promise<void> {
+    for (const request of this.#requests) this.#abandon(request, error)
+    await this.#running
+  }
+
+  /** Marks a request as failed and cancels the steps that only failed requests are in. It is settled when none of its steps is in flight. */
+  #abandon(request: Request, error: TandemError): void {
+    request.failure ??= error
+    for (const { slot, parts } of this.#inFlight) {
+      if (parts.every((part) => part.request.failure)) this.#executor.cancel(slot)
+    }
+  }
+
+  async #run(): Promise<void> {
+    try {
+      for (;;) {
+        this.#settleIdle()
+        // A turn of the event loop: everyone who got logits from the last step may ask for more before the next is put together.
+        await new Promise((resolve) => setImmediate(resolve))
+        this.#fill()
+        const oldest = this.#inFlight[0]
+        if (!oldest) {
+          if (this.#requests.length === 0) return
+          continue
+        }
+        const isDone = await this.#executor.whenCompleted(oldest.slot)
+        this.#inFlight.shift()
+        this.#deliver(oldest, isDone)
+      }
+    } catch (error) {
+      this.#failAll(TandemError.from(error))
+    } finally {
+      this.#running = undefined
+    }
+  }
+
+  #failAll(error: TandemError): void {
+    this.#inFlight.length = 0
+    const requests = this.#requests
+    this.#requests = []
+    for (const request of requests) request.settle(request.failure ?? error)
+  }
+
+  /** Settles requests that are finished or failed and in no step. */
+  #settleIdle(): void {
+    const busy = new Set(this.#inFlight.flatMap(({ parts }) => parts.map(({ request }) => request)))
+    const isOver = (request: Request): boolean =>
+      !busy.has(request) && (request.failure !== undefined || request.done === request.tokens.length)
+    const over = this.#requests.filter(isOver)
+    if (over.length === 0) return
+    this.#requests = this.#requests.filter((request) => !isOver(request))
+    for (const request of over) request.settle(request.failure)
+  }
+
+  /** Publishes steps while the ring has room and no logits of an earlier step are outstanding. */
+  #fill(): void {
+    while (this.#inFlight.every(({ outputs }) => outputs === 0)) {
+      const candidates = this.#requests.filter((request) => !request.failure && request.scheduled < request.tokens.length)
+      const pending = candidates.map(({ tokens, scheduled, outputs }) => ({ remaining: tokens.length - scheduled, outputs }))
+      const picks = schedule(pending, this.#limits)
+      if (picks.length === 0) return
+      const slot = this.#executor.tryClaim()
+      if (!slot) return
+      this.#publish(
+        slot,
+        picks.map((pick) => ({ request: candidates[pick.request]!, pick })),
+      )
+    }
+  }
+
+  #publish(slot: StepSlot, parts: InFlight['parts']): void {
+    const runs = parts.map(({ request, pick }) => ({
+      table: request.table,
+      position: request.position + request.scheduled,
+      tokens: request.tokens.slice(request.scheduled, request.scheduled + pick.tokens),
+      outputs: pick.outputs,
+    }))
+    writeStep(slot.words, this.#layout, runs)
+    for (const { request, pick } of parts) request.scheduled += pick.tokens
+    this.#executor.publish(slot)
+    this.#inFlight.push({ slot, parts, outputs: parts.reduce((sum, { pick }) => sum + pick.outputs, 0) })
+  }
+
+  /** Gives a completed step's logits to its requests. */
+  #deliver({ parts }: InFlight, isDone: boolean): void {
+    let row = 0
+    for (const { request, pick } of parts) {
+      const first = row
+      row += pick.outputs
+      if (!isDone) request.failure ??= new TandemError('ERR_ABORTED', 'the step was abandoned')
+      if (request.failure) continue
+      const end = request.done + pick.tokens
+      try {
+        for (let output = 0; output < pick.outputs; output++) {
+          request.onLogits(end - pick.outputs + output, this.#executor.logits(first + output))
+        }
+        request.done = end
+        request.onProgress?.(end)
+      } catch (error) {
+        request.failure = TandemError.from(error)
+      }
+    }
+  }
+}

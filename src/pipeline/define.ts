@@ -1,0 +1,44 @@
+/** Pipelines: small typed descriptions of where each stage runs. */
+import { TandemError } from '../errors.ts'
+import { type ExecutorName, EXECUTORS, type PipelineDefinition, type StageName, STAGES } from '../placement/stages.ts'
+
+/** What `definePipeline` takes. */
+export interface PipelineOptions {
+  readonly name: string
+  /** Executor of every stage that `stages` does not name. */
+  readonly executor: ExecutorName
+  /** Stages that run elsewhere. */
+  readonly stages?: { readonly [Stage in StageName]?: ExecutorName }
+  /** Steps in flight between the engine and the executor. 1, 2, 4, 8 or 16, default 2. */
+  readonly ringDepth?: number
+}
+
+/** Powers of two: see `ring/ring.ts`. */
+const RING_DEPTHS: readonly number[] = [1, 2, 4, 8, 16]
+
+function invalid(message: string): TandemError {
+  return new TandemError('ERR_PIPELINE_INVALID', message)
+}
+
+function checkExecutor(pipeline: string, where: string, executor: unknown): ExecutorName {
+  const known = EXECUTORS.find((name) => name === executor)
+  if (!known)
+    throw invalid(`pipeline '${pipeline}': ${where} names the executor '${String(executor)}'; there are ${EXECUTORS.join(' and ')}`)
+  return known
+}
+
+/** Makes a pipeline. Throws `ERR_PIPELINE_INVALID`. */
+export function definePipeline({ name, executor, stages = {}, ringDepth = 2 }: PipelineOptions): PipelineDefinition {
+  if (typeof name !== 'string' || name === '') throw invalid('a pipeline needs a name')
+  if (!RING_DEPTHS.includes(ringDepth)) {
+    throw invalid(`pipeline '${name}': ringDepth must be one of ${RING_DEPTHS.join(', ')}, not ${ringDepth}`)
+  }
+  const unknown = Object.keys(stages).find((stage) => !STAGES.includes(stage as StageName))
+  if (unknown) throw invalid(`pipeline '${name}': there is no stage '${unknown}'; the stages are ${STAGES.join(', ')}`)
+  const rest = checkExecutor(name, 'executor', executor)
+  const placement = Object.fromEntries(STAGES.map((stage) => [stage, checkExecutor(name, stage, stages[stage] ?? rest)])) as Record<
+    StageName,
+    ExecutorName
+  >
+  return { name, placement, ringDepth }
+}

@@ -1,0 +1,163 @@
+/**
+ * The program: a flat list of stage calls that computes one step for all layers. Plain data: it is printed by `tandem plan`, cloned to the
+ * workers once, and walked by each of them for every step. Offsets are bytes in the call's arena.
+ */
+import type { Activation } from '../abi/formats.ts'
+import type { ArenaLayout, StepLayout } from '../placement/types.ts'
+
+/** A packed weight matrix, or expert `expertBegin` and following of one. */
+export interface MatrixCall {
+  /** ggml type id. */
+  readonly format: number
+  /** What the format wants its input to be. */
+  readonly activation: Activation
+  readonly offset: number
+  readonly rows: number
+  readonly columns: number
+  readonly expertBytes: number
+}
+
+/** A gated feed-forward network. `records`: the activation formats that gate and up need of their input, without repeats. */
+export interface FeedForwardCall {
+  readonly gate: MatrixCall
+  readonly up: MatrixCall
+  readonly down: MatrixCall
+}
+
+/** x = embedding rows of the step's tokens. */
+export interface EmbedCall {
+  readonly stage: 'embed'
+  readonly arena: number
+  readonly weights: MatrixCall
+}
+
+/** x += output(attention(norm x)); keys and values are stored on the way. Offsets 0 mean absent. */
+export interface AttentionCall {
+  readonly stage: 'attention'
+  readonly arena: number
+  readonly layer: number
+  readonly norm: number
+  readonly q: MatrixCall
+  readonly k: MatrixCall
+  readonly v: MatrixCall
+  readonly output: MatrixCall
+  readonly qBias: number
+  readonly kBias: number
+  readonly vBias: number
+  readonly qNorm: number
+  readonly kNorm: number
+  readonly keyCache: number
+  readonly valueCache: number
+}
+
+/** x += down(silu(gate) * up) of norm x. */
+export interface DenseFfnCall {
+  readonly stage: 'denseFfn'
+  readonly arena: number
+  readonly layer: number
+  readonly norm: number
+  readonly weights: FeedForwardCall
+}
+
+/** normed = norm x, its records for the layer's experts, and for every token its experts' ids and weights. */
+export interface RouterCall {
+  readonly stage: 'router'
+  readonly arena: number
+  readonly layer: number
+  readonly norm: number
+  readonly gate: MatrixCall
+  readonly selectionBias: number
+  /** Activation formats that the shared and routed experts of this layer read. */
+  readonly records: readonly Activation[]
+}
+
+/** shared = the shared expert of `normed`. */
+export interface SharedExpertsCall {
+  readonly stage: 'sharedExperts'
+  readonly arena: number
+  readonly layer: number
+  readonly weights: FeedForwardCall
+}
+
+/** routed (+)= sum of weight * expert, over the chosen experts in [expertBegin, expertEnd). The layer's first call starts from zero. */
+export interface RoutedExpertsCall {
+  readonly stage: 'routedExperts'
+  readonly arena: number
+  readonly layer: number
+  readonly expertBegin: number
+  readonly expertEnd: number
+  readonly isFirst: boolean
+  readonly weights: FeedForwardCall
+}
+
+/** x += routed + shared. */
+export interface CombineCall {
+  readonly stage: 'combine'
+  readonly arena: number
+  readonly layer: number
+  readonly hasShared: boolean
+}
+
+/** logits = head(norm x) of the step's output tokens. */
+export interface HeadCall {
+  readonly stage: 'head'
+  readonly arena: number
+  readonly norm: number
+  readonly weights: MatrixCall
+}
+
+/** A buffer that crosses between arenas: `bytesPerToken` bytes for each token of the step. */
+export interface TransferBuffer {
+  readonly name: string
+  readonly offset: number
+  readonly bytesPerToken: number
+}
+
+/** Copies activations from one arena to another. Not a stage of the model: placement puts it where arenas meet. */
+export interface TransferCall {
+  readonly stage: 'transfer'
+  /** The arena written to. */
+  readonly arena: number
+  readonly from: number
+  readonly buffers: readonly TransferBuffer[]
+}
+
+/** One entry of a program. */
+export type StageCall =
+  | EmbedCall
+  | AttentionCall
+  | DenseFfnCall
+  | RouterCall
+  | SharedExpertsCall
+  | RoutedExpertsCall
+  | CombineCall
+  | HeadCall
+  | TransferCall
+
+/** Numbers that every stage needs. */
+export interface ProgramShape {
+  readonly hidden: number
+  readonly heads: number
+  readonly kvHeads: number
+  readonly headDim: number
+  readonly rotary: number
+  readonly epsilon: number
+  readonly experts: number
+  readonly expertsUsed: number
+  readonly ffnExpert: number
+  readonly vocabulary: number
+  /** `GATING` number. */
+  readonly gating: number
+  readonly normalizeWeights: boolean
+  readonly weightsScale: number
+  /** Radians per position of each rotated pair: f64[rotary / 2]. */
+  readonly ropeFrequencies: readonly number[]
+}
+
+/** A compiled program with all that is needed to run it. */
+export interface Program {
+  readonly shape: ProgramShape
+  readonly step: StepLayout
+  readonly arena: ArenaLayout
+  readonly calls: readonly StageCall[]
+}

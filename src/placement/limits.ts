@@ -1,0 +1,41 @@
+/** Turns what a caller asks for into limits, with defaults that suit the model and the machine. */
+import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
+import { TandemError } from '../errors.ts'
+import type { Hyperparameters } from '../model/types.ts'
+import { MAX_ARENA_BYTES } from '../ring/arena.ts'
+import type { Limits, Machine } from './types.ts'
+
+/** Limits that a caller may set; see `Limits` for units. */
+export type LimitOptions = { readonly [Key in keyof Limits]?: number | undefined }
+
+const DEFAULT_CONTEXT_TOKENS = 4096
+const DEFAULT_UBATCH = 512
+const DEFAULT_SEQUENCES = 32
+const MAX_THREADS = 512
+
+function whole(name: string, value: number | undefined, fallback: number, max: number): number {
+  const chosen = value ?? fallback
+  if (!Number.isInteger(chosen) || chosen < 1 || chosen > max) {
+    throw new TandemError('ERR_ARGUMENT', `${name} must be a whole number from 1 to ${max}, not ${chosen}`)
+  }
+  return chosen
+}
+
+/** Validated limits. Throws `ERR_ARGUMENT`. */
+export function resolveLimits(hyper: Hyperparameters, machine: Machine, options: LimitOptions = {}): Limits {
+  const trained = hyper.contextTokens
+  const contextTokens = whole('contextTokens', options.contextTokens, Math.min(trained, DEFAULT_CONTEXT_TOKENS), trained)
+  const sequences = whole('sequences', options.sequences, DEFAULT_SEQUENCES, 4096)
+  const ubatch = whole('ubatch', options.ubatch, Math.max(sequences, Math.min(DEFAULT_UBATCH, contextTokens)), 8192)
+  const kvTokens = whole('kvTokens', options.kvTokens, contextTokens, contextTokens * sequences + KV_BLOCK_TOKENS * sequences)
+  return {
+    contextTokens,
+    sequences,
+    ubatch,
+    // room for one sequence of full length even when the lengths do not divide by the block
+    kvTokens: Math.ceil(kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS,
+    outputs: whole('outputs', options.outputs, Math.min(ubatch, Math.max(sequences, 32)), ubatch),
+    threads: whole('threads', options.threads, Math.max(1, machine.cores), MAX_THREADS),
+    arenaBytes: whole('arenaBytes', options.arenaBytes, MAX_ARENA_BYTES, MAX_ARENA_BYTES),
+  }
+}

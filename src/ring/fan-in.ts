@@ -1,0 +1,54 @@
+/**
+ * Fan-in: N parties arrive, the last one to arrive opens the gate, and the gate is ready for the next round at once (sense by epoch).
+ *
+ *     COUNT   arrivals in this round, 0 .. parties - 1 while it is open
+ *     EPOCH   rounds completed; waiting means waiting for it to change
+ */
+import { throwIfPoisoned, waitWhile, type WaitOptions } from './wait.ts'
+
+/** Words that a fan-in needs: each on its own cache line, because arrivals write one while sleepers read the other. */
+export const FAN_IN_WORDS = 32
+
+const COUNT = 0
+const EPOCH = 16
+
+/** A reusable barrier over shared words. Every party makes its own object over the same words. */
+export class FanIn {
+  readonly #words: Int32Array<SharedArrayBuffer>
+  readonly #count: number
+  readonly #epoch: number
+  readonly #parties: number
+
+  /** `base`: index of the first of `FAN_IN_WORDS` words, all zero at the start. */
+  constructor(words: Int32Array<SharedArrayBuffer>, base: number, parties: number) {
+    this.#words = words
+    this.#count = base + COUNT
+    this.#epoch = base + EPOCH
+    this.#parties = parties
+  }
+
+  /** Index of the word that sleepers wait on, for whoever poisons. */
+  get epochWord(): number {
+    return this.#epoch
+  }
+
+  /**
+   * Arrives and waits for the others. The last to arrive runs `onLast` before anyone is let through, so what it writes is
+   * the same for all. Throws `ERR_TIMEOUT`, `ERR_POISONED`.
+   */
+  arriveAndWait(options: WaitOptions, onLast?: () => void): void {
+    // Looked at here too, because a party that never has to wait (the only one, or always the last) would never look otherwise.
+    throwIfPoisoned(this.#words)
+    // Read the epoch before arriving: after the last arrival it may change at any moment.
+    const epoch = Atomics.load(this.#words, this.#epoch)
+    if (Atomics.add(this.#words, this.#count, 1) + 1 === this.#parties) {
+      onLast?.()
+      // Reset before opening: the first party of the next round may arrive as soon as the epoch changes.
+      Atomics.store(this.#words, this.#count, 0)
+      Atomics.add(this.#words, this.#epoch, 1)
+      Atomics.notify(this.#words, this.#epoch)
+      return
+    }
+    waitWhile(this.#words, this.#epoch, epoch, options)
+  }
+}

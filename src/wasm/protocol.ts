@@ -1,0 +1,31 @@
+/** What the main thread and a worker of the pool say to each other: once at the start, once at the end. Everything else is in shared memory. */
+import type { ErrorRecord } from '../errors.ts'
+import type { Program } from '../pipeline/program.ts'
+import type { Load } from '../placement/loads.ts'
+
+/** The argument of a worker's one `serve` task. */
+export interface ServeTask {
+  readonly worker: number
+  readonly workers: number
+  readonly module: WebAssembly.Module
+  /** Control block, then the ring's slots (`abi/control.ts`). */
+  readonly control: WebAssembly.Memory
+  readonly arenas: readonly WebAssembly.Memory[]
+  /** Bytes at an arena's start that belong to the kernel module. */
+  readonly moduleBytes: number
+  readonly program: Program
+  readonly loads: readonly Load[]
+  /** The model file's shards. */
+  readonly paths: readonly string[]
+  readonly ringDepth: number
+  /** Byte offset of slot 0 in `control`; slots are `slotBytes` apart. */
+  readonly slots: number
+  readonly slotBytes: number
+  /** Loads before a wait sleeps; 0 when threads outnumber cores. */
+  readonly spins: number
+  /** Deadline of a wait inside a step, ms. */
+  readonly deadlineMs: number
+}
+
+/** How a `serve` task ended. Errors are records: a thrown error would lose its code on the way. */
+export type ServeResult = { readonly error?: ErrorRecord }

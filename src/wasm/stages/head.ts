@@ -1,0 +1,25 @@
+/** head: logits = head(norm x) of the tokens whose logits are wanted. */
+import { MATMUL } from '../../abi/kernels.ts'
+import type { HeadCall } from '../../pipeline/program.ts'
+import type { WorkerContext } from '../context.ts'
+import { check } from '../kernels.ts'
+
+/** Runs the stage on this worker's share. */
+export function head(context: WorkerContext, call: HeadCall): void {
+  const { outputs } = context
+  if (outputs === 0) return
+  const { arena: at, shape, step } = context.program
+  const { hidden, epsilon } = shape
+  const arena = context.arena(call.arena)
+  const { activation } = call.weights
+  const records = context.recordsAt(activation, at.normed)
+  const share = context.share(outputs)
+  for (let row = share.begin; row < share.end; row++) {
+    const token = arena.words[(at.step + step.outputs) / 4 + row]!
+    const status = arena.kernels.rms_norm(at.normed + row * hidden * 4, at.x + token * hidden * 4, call.norm, hidden, 1, epsilon)
+    check(status, 'rms_norm')
+  }
+  context.quantize(arena, activation, records, at.normed, hidden, share)
+  context.sync()
+  context.matmul(arena, call.weights, MATMUL.store, at.logits, records, 0, outputs)
+}
