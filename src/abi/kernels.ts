@@ -118,7 +118,7 @@ export interface KernelExports {
 }
 /* oxlint-enable max-params */
 
-/** Bytes of one activation record of `columns` values: values, then scales, then sums of 32 (see `wasm/activations.h`). */
+/** Bytes of one activation record of `columns` values: blocks of values with their scale and sums (see `wasm/activations.h`). */
 export function recordBytes(activation: Activation, columns: number): number {
   const id = ACTIVATION[activation]
   if (id === ACTIVATION.f32) return columns * 4

@@ -1,0 +1,93 @@
+/** repack and dequantize_rows over every format. */
+import { beforeEach, describe, expect, test } from 'vitest'
+import { FORMATS, packedBytes, rowBytes } from '../../src/abi/formats.ts'
+import { KERNEL_STATUS, scratchBytes } from '../../src/abi/kernels.ts'
+import { floats, HOSTS, upload } from './kernel-host.ts'
+import { decodeRow, randomWeights, scaleOffsets } from './reference.ts'
+
+describe.each(HOSTS)('repack on $name', (host) => {
+  beforeEach(() => host.reset())
+
+  describe.each([...host.formats])('%s', (name) => {
+    const format = FORMATS[name]
+    const repack = (file: Uint8Array, rows: number, columns: number): [number, number] => {
+      const panels = host.allocate(packedBytes(format, rows, columns) + 64)
+      return [host.call('repack', format.id, panels, upload(host, file), columns, rows), panels]
+    }
+
+    test.each([
+      [8, 256],
+      [19, 1280],
+      [1, 512],
+    ])('%i rows of %i columns come back', (rows, columns) => {
+      const file = randomWeights(name, rows, columns, 1)
+      const [status, panels] = repack(file, rows, columns)
+      expect(status).toBe(KERNEL_STATUS.ok)
+      const size = packedBytes(format, rows, columns)
+      expect(host.read(panels + size, 64), 'bytes behind the panels are untouched').toEqual(new Uint8Array(64).fill(0xa5))
+      const ids = Int32Array.from({ length: rows + 1 }, (_, i) => (rows - i + rows) % rows)
+      const y = host.allocate(ids.length * columns * 4)
+      const scratch = host.allocate(scratchBytes(columns, 0, 0))
+      expect(host.call('dequantize_rows', format.id, y, panels, upload(host, ids), columns, ids.length, scratch)).toBe(KERNEL_STATUS.ok)
+      const stride = rowBytes(format, columns)
+      ids.forEach((id, i) => {
+        const exact = decodeRow(name, file.subarray(id * stride, (id + 1) * stride), columns)
+        // d * scale * quant is exact in f32; formats with minima round once
+        const worst = floats(host, y + i * columns * 4, columns).reduce(
+          (most, value, c) => Math.max(most, Math.abs(value - Math.fround(exact[c]!))),
+          0,
+        )
+        expect(worst).toBe(0)
+      })
+    })
+
+    test('rows missing from the last panel are zero weights', () => {
+      const [status, panels] = repack(randomWeights(name, 3, 256, 2), 3, 256)
+      expect(status).toBe(KERNEL_STATUS.ok)
+      const y = host.allocate(5 * 1024)
+      const scratch = host.allocate(scratchBytes(256, 0, 0))
+      expect(host.call('dequantize_rows', format.id, y, panels, upload(host, Int32Array.of(3, 4, 5, 6, 7)), 256, 5, scratch)).toBe(
+        KERNEL_STATUS.ok,
+      )
+      expect(floats(host, y, 5 * 256).every((value) => value === 0)).toBe(true)
+    })
+
+    test('NaN and infinite weights are found wherever they are', () => {
+      const [rows, columns] = [11, 512]
+      const clean = randomWeights(name, rows, columns, 3)
+      const places = scaleOffsets(name).length === 0 ? [0] : scaleOffsets(name)
+      const bad = { F32: [0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001], BF16: [0x7f80, 0xff80, 0x7fc0] }[name as string] ?? [
+        0x7c00, 0xfc00, 0x7e00, 0x7c01,
+      ]
+      const blocks = clean.length / format.blockBytes
+      for (const block of [0, Math.floor(blocks / 2), blocks - 1]) {
+        for (const place of places) {
+          for (const bits of bad) {
+            const broken = clean.slice()
+            const view = new DataView(broken.buffer, block * format.blockBytes + place)
+            if (name === 'F32') view.setUint32(0, bits, true)
+            else view.setUint16(0, bits, true)
+            expect(repack(broken, rows, columns)[0]).toBe(KERNEL_STATUS.notFinite)
+          }
+        }
+      }
+    })
+  })
+
+  test('arguments that cannot be are refused', () => {
+    const { repack, dequantize } = {
+      repack: (format: number, columns: number, rows: number) => host.call('repack', format, 0, 0, columns, rows),
+      dequantize: (format: number, columns: number, count: number) => host.call('dequantize_rows', format, 0, 0, 0, columns, count, 0),
+    }
+    for (const call of [repack, dequantize]) {
+      for (const unknown of [-1, 3, 64, 1e9]) expect(call(unknown, 256, 0)).toBe(KERNEL_STATUS.format)
+      for (const name of host.formats) {
+        const { id, blockElements } = FORMATS[name]
+        expect(call(id, 0, 8)).toBe(KERNEL_STATUS.shape)
+        expect(call(id, 256, -1)).toBe(KERNEL_STATUS.shape)
+        if (blockElements > 1) expect(call(id, blockElements + 1, 8)).toBe(KERNEL_STATUS.shape)
+        expect(call(id, 256, 0)).toBe(KERNEL_STATUS.ok)
+      }
+    }
+  })
+})

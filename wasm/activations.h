@@ -1,0 +1,35 @@
+/*
+ * Activation records: what `quantize` writes and the dot products read. A record is a row of blocks, values and scale side by side, so that a
+ * kernel walks it with one pointer.
+ */
+#pragma once
+#include <stdint.h>
+
+/* q8x32: x = scale * value */
+struct activation_q8x32 {
+  int8_t values[32];
+  float scale;
+  int32_t sum; /* of the values */
+};
+
+/* q8x32 with its values widened, for weights of eight bits; made in scratch by matmul. */
+struct activation_wide {
+  int16_t values[32];
+  float scale;
+  int32_t sum;
+};
+
+/*
+ * q8x256: x = scale * value. Within each 64 values a0..a31 b0..b31 the order is a0 a1 b0 b1 a2 a3 b2 b3 ..., so that an i16 pair of products holds
+ * one sub-block of 32 in its low and another in its high half: the scales of both are then applied by one multiply-add.
+ * sums: of 16 values each, per 64 values: a0..a15, b0..b15, a16..a31, b16..b31.
+ */
+struct activation_q8x256 {
+  int8_t values[256];
+  int16_t sums[16];
+  float scale;
+};
+
+_Static_assert(sizeof(struct activation_q8x32) == 40, "q8x32");
+_Static_assert(sizeof(struct activation_wide) == 72, "wide");
+_Static_assert(sizeof(struct activation_q8x256) == 292, "q8x256");

@@ -1,0 +1,65 @@
+/*
+ * Blocks as they lie in a GGUF file, and one scalar decoder per format. Layouts: ggml's ggml-common.h; all fields little-endian, unaligned.
+ * A decoder gives the stored integer of element k ("quant", not negative except for q8_0) and, for K-formats, a sub-block's scale and minimum.
+ */
+#pragma once
+#include <stdint.h>
+
+#define BLOCK struct __attribute__((packed))
+
+BLOCK block_q4_0 { uint16_t d; uint8_t qs[16]; };
+BLOCK block_q5_0 { uint16_t d; uint32_t qh; uint8_t qs[16]; };
+BLOCK block_q8_0 { uint16_t d; int8_t qs[32]; };
+BLOCK block_iq4_nl { uint16_t d; uint8_t qs[16]; };
+BLOCK block_q4_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qs[128]; };
+BLOCK block_q5_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qh[32]; uint8_t qs[128]; };
+BLOCK block_q6_k { uint8_t ql[128]; uint8_t qh[64]; int8_t scales[16]; uint16_t d; };
+
+_Static_assert(sizeof(struct block_q4_0) == 18, "Q4_0");
+_Static_assert(sizeof(struct block_q5_0) == 22, "Q5_0");
+_Static_assert(sizeof(struct block_q8_0) == 34, "Q8_0");
+_Static_assert(sizeof(struct block_iq4_nl) == 18, "IQ4_NL");
+_Static_assert(sizeof(struct block_q4_k) == 144, "Q4_K");
+_Static_assert(sizeof(struct block_q5_k) == 176, "Q5_K");
+_Static_assert(sizeof(struct block_q6_k) == 210, "Q6_K");
+
+/* Low nibbles are elements 0..15, high nibbles 16..31. */
+static inline int nibble_of_32(const uint8_t *qs, int k) { return k < 16 ? qs[k] & 15 : qs[k - 16] >> 4; }
+
+/* weight = d (quant - 8) */
+static inline int quant_q4_0(const struct block_q4_0 *b, int k) { return nibble_of_32(b->qs, k); }
+
+/* weight = d (quant - 16); bit k of qh is the fifth bit of element k */
+static inline int quant_q5_0(const struct block_q5_0 *b, int k) { return nibble_of_32(b->qs, k) | (int)((b->qh >> k) & 1) << 4; }
+
+/* weight = d quant */
+static inline int quant_q8_0(const struct block_q8_0 *b, int k) { return b->qs[k]; }
+
+/* weight = d IQ4_NL_VALUES[quant] */
+static inline int quant_iq4_nl(const struct block_iq4_nl *b, int k) { return nibble_of_32(b->qs, k); }
+
+#define IQ4_NL_VALUES -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+
+/* Pairs of sub-blocks of 32 share 32 bytes: the first has the low nibbles, the second the high ones. */
+static inline int nibble_of_256(const uint8_t *qs, int k) {
+  const int byte = qs[k / 64 * 32 + k % 32];
+  return k % 64 < 32 ? byte & 15 : byte >> 4;
+}
+
+/* Scales and minima of 8 sub-blocks, six bits each, in 12 bytes. */
+static inline int scale_of_12(const uint8_t *s, int sub) { return sub < 4 ? s[sub] & 63 : (s[sub + 4] & 15) | (s[sub - 4] >> 6) << 4; }
+static inline int minimum_of_12(const uint8_t *s, int sub) { return sub < 4 ? s[sub + 4] & 63 : s[sub + 4] >> 4 | (s[sub] >> 6) << 4; }
+
+/* weight = d scale[k / 32] quant - dmin minimum[k / 32] */
+static inline int quant_q4_k(const struct block_q4_k *b, int k) { return nibble_of_256(b->qs, k); }
+static inline int quant_q5_k(const struct block_q5_k *b, int k) { return nibble_of_256(b->qs, k) | (b->qh[k % 32] >> (k / 32) & 1) << 4; }
+
+/* weight = d scale[k / 16] (quant - 32); each half of 128 has 64 bytes of low nibbles and 32 bytes of two-bit tops */
+static inline int quant_q6_k(const struct block_q6_k *b, int k) {
+  const int half = k / 128, quarter = k % 128 / 32, l = k % 32;
+  const int low = b->ql[half * 64 + (quarter & 1) * 32 + l] >> (quarter >> 1) * 4 & 15;
+  return low | (b->qh[half * 32 + l] >> quarter * 2 & 3) << 4;
+}
+
+/* True when an f16 is neither infinite nor NaN. */
+static inline int f16_is_finite(uint16_t h) { return (h & 0x7c00) != 0x7c00; }

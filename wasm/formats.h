@@ -1,0 +1,60 @@
+/*
+ * The weight formats, twin of src/abi/formats.ts: one row of FORMATS each, one struct per block as it lies in a GGUF file.
+ * To add a format: a row here, its struct and scalar decoder in blocks.h, one kernel line in the formats_*.c of its family, a row in formats.ts.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+/* What activations are quantised to (activations.h). */
+enum activation { ACTIVATION_F32 = 0, ACTIVATION_Q8X32 = 1, ACTIVATION_Q8X256 = 2 };
+
+/* X(name, ggml id, elements per block, bytes per block, bytes per block of an 8-row panel, activation) */
+#define FORMATS(X)                                \
+  X(F32, 0, 1, 4, 32, ACTIVATION_F32)             \
+  X(F16, 1, 1, 2, 16, ACTIVATION_F32)             \
+  X(BF16, 30, 1, 2, 16, ACTIVATION_F32)           \
+  X(Q4_0, 2, 32, 18, 144, ACTIVATION_Q8X32)       \
+  X(Q5_0, 6, 32, 22, 176, ACTIVATION_Q8X32)       \
+  X(Q8_0, 8, 32, 34, 272, ACTIVATION_Q8X32)       \
+  X(IQ4_NL, 20, 32, 18, 144, ACTIVATION_Q8X32)    \
+  X(Q4_K, 12, 256, 144, 1184, ACTIVATION_Q8X256)  \
+  X(Q5_K, 13, 256, 176, 1440, ACTIVATION_Q8X256)  \
+  X(Q6_K, 14, 256, 210, 1680, ACTIVATION_Q8X256)
+
+enum { FORMAT_IDS = 64 }; /* ggml ids are below this */
+
+/*
+ * What the rest of the code knows about a format. `columns` is a whole number of blocks everywhere, scratch is 64-byte aligned.
+ *
+ * repack  writes the panel of `count` <= 8 file rows, missing ones as zeros; 0 when a weight or scale is not finite
+ * unpack  y: f32[columns] = row `row` of a panel
+ * dot     out: f32[tokens, 8] = the panel's 8 rows times `tokens` activation records x[t]
+ */
+struct format {
+  int elements;
+  int bytes;
+  int panel_bytes;
+  enum activation activation;
+  int wide; /* dot wants records widened to i16 (activations.h) */
+  int (*repack)(uint8_t *panel, const uint8_t *rows, int columns, int count);
+  void (*unpack)(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch);
+  void (*dot)(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
+};
+
+/* The format with a ggml id, or 0. */
+const struct format *format_by_id(int id);
+
+/* One `const struct format` per row, defined by the kernels of its family, and its numbers as constants. */
+#define DECLARE_FORMAT(name, id, elements, bytes, panel_bytes, activation) \
+  enum { name##_ELEMENTS = elements, name##_BYTES = bytes, name##_PANEL_BYTES = panel_bytes, name##_ACTIVATION = activation }; \
+  extern const struct format format_##name;
+FORMATS(DECLARE_FORMAT)
+#undef DECLARE_FORMAT
+
+/* The beginning of a format's struct: its row of the table. */
+#define FORMAT_ROW(name) .elements = name##_ELEMENTS, .bytes = name##_BYTES, .panel_bytes = name##_PANEL_BYTES, .activation = name##_ACTIVATION
+
+static inline size_t panel_size(const struct format *format, int columns) {
+  return (size_t)(columns / format->elements) * (size_t)format->panel_bytes;
+}

@@ -1,0 +1,134 @@
+/*
+ * matmul and gated: the loops over tokens and panels around a format's dot product. Tokens are taken in chunks, so that scratch is bounded; within
+ * a chunk each panel is read once. Scratch: the chunk's results, then widened records (some formats), then what a format unpacks to.
+ */
+#include "activations.h"
+#include "exp.h"
+#include "formats.h"
+#include "kernels.h"
+#include "simd.h"
+
+enum { CHUNK_TOKENS = 36 };
+enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
+
+/* A weight matrix as the loops need it. */
+struct weights {
+  const struct format *format;
+  const uint8_t *panels;
+  size_t panel_bytes;
+};
+
+/* The activation records of one chunk of tokens; `wide` is filled when a format wants it. */
+struct chunk {
+  const uint8_t *records[CHUNK_TOKENS];
+  const uint8_t *wide[CHUNK_TOKENS];
+  uint8_t *scratch; /* what is left for the format */
+};
+
+static void widen(struct activation_wide *y, const struct activation_q8x32 *x, int columns) {
+  for (int i = 0; i < columns; i += 32, x++, y++) {
+    UNROLL for (int j = 0; j < 32; j += 8) wasm_v128_store(y->values + j, wasm_i16x8_load8x8(x->values + j));
+    y->scale = x->scale;
+    y->sum = x->sum;
+  }
+}
+
+static void begin_chunk(struct chunk *chunk, const uint8_t *x, size_t record_size, const int32_t *x_index, int first, int count, int columns, int wide,
+                        uint8_t *scratch) {
+  const size_t wide_size = (size_t)(columns / 32) * sizeof(struct activation_wide);
+  for (int t = 0; t < count; t++) {
+    chunk->records[t] = x + (size_t)(x_index ? x_index[first + t] : first + t) * record_size;
+    if (!wide) continue;
+    widen((struct activation_wide *)scratch, (const struct activation_q8x32 *)chunk->records[t], columns);
+    chunk->wide[t] = scratch;
+    scratch += wide_size;
+  }
+  chunk->scratch = (uint8_t *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+}
+
+static void dot(float *out, const struct weights *weights, int row, const struct chunk *chunk, int columns, int count) {
+  const uint8_t *panel = weights->panels + (size_t)(row / PANEL_ROWS) * weights->panel_bytes;
+  const uint8_t *const *x = weights->format->wide ? chunk->wide : chunk->records;
+  weights->format->dot(out, panel, x, columns, count, chunk->scratch);
+}
+
+static int shape_is_valid(const struct format *format, int columns, int row_begin, int row_end, int tokens) {
+  return columns > 0 && columns % format->elements == 0 && row_begin >= 0 && row_begin % PANEL_ROWS == 0 && row_begin <= row_end && tokens >= 0;
+}
+
+/* y[i] (= or +=) scale * (bias[i] + sum[i]) for `rows` <= 8 outputs. */
+static void store_rows(float *y, const float *sum, const float *bias, const float *scale, int add, int rows) {
+  for (int i = 0; i < rows; i++) {
+    float value = sum[i];
+    if (bias) value += bias[i];
+    if (scale) value *= *scale;
+    y[i] = add ? y[i] + value : value;
+  }
+}
+
+/* The same for a whole panel. */
+static void store_panel(float *y, const float *sum, const float *bias, const float *scale, int add) {
+  for (int i = 0; i < PANEL_ROWS; i += 4) {
+    v128_t value = load(sum + i);
+    if (bias) value = wasm_f32x4_add(value, load(bias + i));
+    if (scale) value = wasm_f32x4_mul(value, wasm_v128_load32_splat(scale));
+    wasm_v128_store(y + i, add ? wasm_f32x4_add(load(y + i), value) : value);
+  }
+}
+
+int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, const uint8_t *x, const int32_t *x_index, const int32_t *y_index,
+           const float *scale, const float *bias, int columns, int row_begin, int row_end, int tokens, uint8_t *scratch) {
+  const struct format *format = format_by_id(id);
+  if (!format) return STATUS_FORMAT;
+  if (!shape_is_valid(format, columns, row_begin, row_end, tokens) || (flags & ~MATMUL_ADD) != 0) return STATUS_SHAPE;
+  const struct weights weights = {format, panels, panel_size(format, columns)};
+  const size_t record_size = (size_t)record_bytes(format->activation, columns);
+  float *sums = (float *)scratch; /* f32[count, 8] */
+  for (int first = 0; first < tokens; first += CHUNK_TOKENS) {
+    const int count = tokens - first < CHUNK_TOKENS ? tokens - first : CHUNK_TOKENS;
+    struct chunk chunk;
+    begin_chunk(&chunk, x, record_size, x_index, first, count, columns, format->wide, scratch + RESULT_BYTES);
+    for (int row = row_begin; row < row_end; row += PANEL_ROWS) {
+      dot(sums, &weights, row, &chunk, columns, count);
+      const int rows = row_end - row;
+      for (int t = 0; t < count; t++) {
+        float *to = y + (size_t)(y_index ? y_index[first + t] : first + t) * (size_t)y_stride + row;
+        const float *sum = sums + PANEL_ROWS * t, *factor = scale ? scale + first + t : 0, *shift = bias ? bias + row : 0;
+        if (rows >= PANEL_ROWS) store_panel(to, sum, shift, factor, flags & MATMUL_ADD);
+        else store_rows(to, sum, shift, factor, flags & MATMUL_ADD, rows);
+      }
+    }
+  }
+  return STATUS_OK;
+}
+
+/* h[i] = silu(gate[i]) * up[i] for `rows` <= 8 outputs; gate is overwritten. */
+static void store_gated(float *h, float *gate, const float *up, int rows) {
+  float *to = rows >= PANEL_ROWS ? h : gate;
+  for (int i = 0; i < PANEL_ROWS; i += 4) wasm_v128_store(to + i, wasm_f32x4_mul(silu_f32x4(load(gate + i)), load(up + i)));
+  if (to == gate) __builtin_memcpy(h, gate, (size_t)rows * sizeof(float));
+}
+
+int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, const uint8_t *up, const uint8_t *x, const int32_t *x_index, int columns,
+          int row_begin, int row_end, int tokens, uint8_t *scratch) {
+  const struct format *gate_format = format_by_id(gate_id), *up_format = format_by_id(up_id);
+  if (!gate_format || !up_format || gate_format->activation != up_format->activation) return STATUS_FORMAT;
+  if (!shape_is_valid(gate_format, columns, row_begin, row_end, tokens)) return STATUS_SHAPE;
+  if (!shape_is_valid(up_format, columns, row_begin, row_end, tokens)) return STATUS_SHAPE;
+  const struct weights gate_weights = {gate_format, gate, panel_size(gate_format, columns)};
+  const struct weights up_weights = {up_format, up, panel_size(up_format, columns)};
+  const size_t record_size = (size_t)record_bytes(gate_format->activation, columns);
+  float *gates = (float *)scratch, *ups = (float *)(scratch + RESULT_BYTES); /* f32[count, 8] each */
+  for (int first = 0; first < tokens; first += CHUNK_TOKENS) {
+    const int count = tokens - first < CHUNK_TOKENS ? tokens - first : CHUNK_TOKENS;
+    struct chunk chunk;
+    begin_chunk(&chunk, x, record_size, x_index, first, count, columns, gate_format->wide || up_format->wide, scratch + 2 * RESULT_BYTES);
+    for (int row = row_begin; row < row_end; row += PANEL_ROWS) {
+      dot(gates, &gate_weights, row, &chunk, columns, count);
+      dot(ups, &up_weights, row, &chunk, columns, count);
+      for (int t = 0; t < count; t++)
+        store_gated(h + (size_t)(first + t) * (size_t)h_stride + row, gates + PANEL_ROWS * t, ups + PANEL_ROWS * t, row_end - row);
+    }
+  }
+  return STATUS_OK;
+}

@@ -1,0 +1,82 @@
+/* quantize, record_bytes: activations to the form that a weight format's dot product wants (activations.h). */
+#include "activations.h"
+#include "formats.h"
+#include "kernels.h"
+#include "simd.h"
+
+/* Largest |x| of `count` values; NaN when any is NaN. */
+static v128_t largest(const float *x, int count) {
+  v128_t most = wasm_f32x4_splat(0);
+  for (int i = 0; i < count; i += 4) most = wasm_f32x4_max(most, wasm_f32x4_abs(load(x + i)));
+  return wasm_f32x4_splat(max_lanes(most));
+}
+
+/*
+ * 127 / largest, or 0 where that would overflow or has no meaning: then every value becomes 0, and a NaN or infinite scale makes every product
+ * NaN, which is how a broken activation reaches the logits.
+ */
+static v128_t inverse_scale(v128_t most) {
+  return wasm_v128_and(wasm_f32x4_div(wasm_f32x4_splat(127), most), wasm_f32x4_gt(most, wasm_f32x4_splat(1e-35f)));
+}
+
+/* 16 values x * inverse, rounded to nearest even. */
+static v128_t quantize_16(const float *x, v128_t inverse) {
+  v128_t q[4];
+  UNROLL for (int i = 0; i < 4; i++) q[i] = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(wasm_f32x4_mul(load(x + 4 * i), inverse)));
+  return wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(q[0], q[1]), wasm_i16x8_narrow_i32x4(q[2], q[3]));
+}
+
+static int sum_16(v128_t q) {
+  const v128_t s = wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_extadd_pairwise_i8x16(q));
+  return wasm_i32x4_extract_lane(s, 0) + wasm_i32x4_extract_lane(s, 1) + wasm_i32x4_extract_lane(s, 2) + wasm_i32x4_extract_lane(s, 3);
+}
+
+static void quantize_q8x32(struct activation_q8x32 *y, const float *x, int columns) {
+  for (int i = 0; i < columns; i += 32, x += 32, y++) {
+    const v128_t most = largest(x, 32), inverse = inverse_scale(most);
+    const v128_t low = quantize_16(x, inverse), high = quantize_16(x + 16, inverse);
+    wasm_v128_store(y->values, low);
+    wasm_v128_store(y->values + 16, high);
+    y->scale = wasm_f32x4_extract_lane(most, 0) / 127;
+    y->sum = sum_16(low) + sum_16(high);
+  }
+}
+
+static void quantize_q8x256(struct activation_q8x256 *y, const float *x, int columns) {
+  for (int i = 0; i < columns; i += 256, y++) {
+    const v128_t most = largest(x, 256), inverse = inverse_scale(most);
+    y->scale = wasm_f32x4_extract_lane(most, 0) / 127;
+    for (int chunk = 0; chunk < 4; chunk++, x += 64) {
+      for (int half = 0; half < 2; half++) {
+        const v128_t a = quantize_16(x + 16 * half, inverse), b = quantize_16(x + 32 + 16 * half, inverse);
+        int8_t *values = y->values + 64 * chunk + 32 * half;
+        wasm_v128_store(values, wasm_i16x8_shuffle(a, b, 0, 8, 1, 9, 2, 10, 3, 11));
+        wasm_v128_store(values + 16, wasm_i16x8_shuffle(a, b, 4, 12, 5, 13, 6, 14, 7, 15));
+        y->sums[4 * chunk + 2 * half] = (int16_t)sum_16(a);
+        y->sums[4 * chunk + 2 * half + 1] = (int16_t)sum_16(b);
+      }
+    }
+  }
+}
+
+int record_bytes(int activation, int columns) {
+  switch (activation) {
+    case ACTIVATION_F32: return columns * 4;
+    case ACTIVATION_Q8X32: return columns / 32 * (int)sizeof(struct activation_q8x32);
+    case ACTIVATION_Q8X256: return columns / 256 * (int)sizeof(struct activation_q8x256);
+    default: return 0;
+  }
+}
+
+int quantize(int activation, uint8_t *records, const float *x, int columns, int tokens) {
+  if (activation < ACTIVATION_F32 || activation > ACTIVATION_Q8X256) return STATUS_FORMAT;
+  const int block = activation == ACTIVATION_F32 ? 1 : activation == ACTIVATION_Q8X32 ? 32 : 256;
+  if (columns <= 0 || columns % block != 0 || tokens < 0) return STATUS_SHAPE;
+  const size_t bytes = (size_t)record_bytes(activation, columns);
+  for (int t = 0; t < tokens; t++, records += bytes, x += columns) {
+    if (activation == ACTIVATION_F32) __builtin_memcpy(records, x, bytes);
+    else if (activation == ACTIVATION_Q8X32) quantize_q8x32((struct activation_q8x32 *)records, x, columns);
+    else quantize_q8x256((struct activation_q8x256 *)records, x, columns);
+  }
+  return STATUS_OK;
+}

@@ -1,0 +1,39 @@
+/*
+ * How `tokens` records are cut into register tiles: fours, then what is left as 2 and 1. The cut cannot change any result: each token is computed
+ * by itself. Every size is a function of its own, unrolled for its number of tokens and with one loop: V8 finds 256-bit pairs per function, and
+ * gives up on one that has several such loops.
+ */
+#pragma once
+
+enum { TILE_TOKENS = 4 };
+
+/* From this many tokens on, a panel is unpacked once into scratch instead of in every product. */
+enum { UNPACK_FROM_TOKENS = 4 };
+
+/* Defines name_1, name_2 and name_4, which run the given call with TILE, its number of tokens. `unpacked` may be 0. */
+#define TILE_KERNELS(name, ...)        \
+  TILE_KERNEL(name, 1, __VA_ARGS__)    \
+  TILE_KERNEL(name, 2, __VA_ARGS__)    \
+  TILE_KERNEL(name, 4, __VA_ARGS__)
+#define TILE_KERNEL(name, size, ...)                                                                                                  \
+  static __attribute__((noinline)) void name##_##size(float *out, const uint8_t *panel, const uint8_t *unpacked, const uint8_t *const *x, int blocks) { \
+    enum { TILE = size };                                                                                                             \
+    (void)panel;                                                                                                                      \
+    (void)unpacked;                                                                                                                   \
+    __VA_ARGS__;                                                                                                                      \
+  }
+
+/* out: f32[tokens, 8] through the functions of TILE_KERNELS. */
+#define RUN_TILES(name, out, panel, unpacked, x, blocks, tokens)                                    \
+  do {                                                                                              \
+    int t = 0;                                                                                      \
+    for (; t + 4 <= (tokens); t += 4) name##_4((out) + 8 * t, panel, unpacked, (x) + t, blocks);    \
+    for (; t + 2 <= (tokens); t += 2) name##_2((out) + 8 * t, panel, unpacked, (x) + t, blocks);    \
+    for (; t < (tokens); t++) name##_1((out) + 8 * t, panel, unpacked, (x) + t, blocks);            \
+  } while (0)
+
+/*
+ * The order in which the 32 (or 64) columns of a block are visited, so that the two nibbles of a byte are used close together:
+ * steps 0 1 h h+1 2 3 h+2 h+3 ..., where h is half of the steps.
+ */
+#define VISIT(n, steps) (((n) >> 2) * 2 + ((n) & 1) + ((n) & 2 ? (steps) / 2 : 0))
