@@ -20,16 +20,23 @@ struct activation_wide {
 };
 
 /*
- * q8x256: x = scale * value. Within each 64 values a0..a31 b0..b31 the order is a0 a1 b0 b1 a2 a3 b2 b3 ..., so that an i16 pair of products holds
+ * q8x256: x = scale * factor * value, one factor of 1 to MAX_FACTOR for each 16 values: a block's integer products still add up exactly, and small
+ * values beside a large one keep most of their precision (docs/decisions/0004).
+ *
+ * Within each 64 values a0..a31 b0..b31 the order is a0 a1 b0 b1 a2 a3 b2 b3 ..., so that an i16 pair of products holds
  * one sub-block of 32 in its low and another in its high half: the scales of both are then applied by one multiply-add.
- * sums: of 16 values each, per 64 values: a0..a15, b0..b15, a16..a31, b16..b31.
+ * sums and factors: of 16 values each, per 64 values: a0..a15, b0..b15, a16..a31, b16..b31.
  */
 struct activation_q8x256 {
   int8_t values[256];
-  int16_t sums[16];
+  int16_t sums[16]; /* of the values, times the factor: two of them still add up in 16 bits */
+  int16_t factors[16];
   float scale;
 };
 
+enum { MAX_FACTOR = 8 };
+
 _Static_assert(sizeof(struct activation_q8x32) == 40, "q8x32");
 _Static_assert(sizeof(struct activation_wide) == 72, "wide");
-_Static_assert(sizeof(struct activation_q8x256) == 292, "q8x256");
+_Static_assert(sizeof(struct activation_q8x256) == 324, "q8x256");
+_Static_assert(2 * 16 * 127 * MAX_FACTOR <= INT16_MAX, "sums of 32");

@@ -42,18 +42,34 @@ static void quantize_q8x32(struct activation_q8x32 *y, const float *x, int colum
   }
 }
 
+/* The least factor with which 16 values up to `most_of_16` fit in 8 bits, when MAX_FACTOR is what the block's largest value needs. */
+static int factor_for(v128_t most_of_16, v128_t most) {
+  const v128_t share = wasm_f32x4_div(wasm_f32x4_mul(most_of_16, wasm_f32x4_splat(MAX_FACTOR)), most);
+  const int factor = wasm_i32x4_extract_lane(wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_ceil(share)), 0);
+  return factor < 1 ? 1 : factor > MAX_FACTOR ? MAX_FACTOR : factor;
+}
+
+/* values: i8[16] of x: f32[16]; writes their factor and their sum times it. */
+static v128_t quantize_group(const float *x, v128_t most, v128_t inverse, int16_t *factor, int16_t *sum) {
+  const int multiple = factor_for(largest(x, 16), most);
+  const v128_t values = quantize_16(x, wasm_f32x4_mul(inverse, wasm_f32x4_splat((float)MAX_FACTOR / (float)multiple)));
+  *factor = (int16_t)multiple;
+  *sum = (int16_t)(sum_16(values) * multiple);
+  return values;
+}
+
 static void quantize_q8x256(struct activation_q8x256 *y, const float *x, int columns) {
   for (int i = 0; i < columns; i += 256, y++) {
     const v128_t most = largest(x, 256), inverse = inverse_scale(most);
-    y->scale = wasm_f32x4_extract_lane(most, 0) / 127;
+    y->scale = wasm_f32x4_extract_lane(most, 0) / (127 * MAX_FACTOR);
     for (int chunk = 0; chunk < 4; chunk++, x += 64) {
-      for (int half = 0; half < 2; half++) {
-        const v128_t a = quantize_16(x + 16 * half, inverse), b = quantize_16(x + 32 + 16 * half, inverse);
-        int8_t *values = y->values + 64 * chunk + 32 * half;
+      for (int late = 0; late < 2; late++) {
+        const int group = 4 * chunk + 2 * late;
+        const v128_t a = quantize_group(x + 16 * late, most, inverse, y->factors + group, y->sums + group);
+        const v128_t b = quantize_group(x + 32 + 16 * late, most, inverse, y->factors + group + 1, y->sums + group + 1);
+        int8_t *values = y->values + 64 * chunk + 32 * late;
         wasm_v128_store(values, wasm_i16x8_shuffle(a, b, 0, 8, 1, 9, 2, 10, 3, 11));
         wasm_v128_store(values + 16, wasm_i16x8_shuffle(a, b, 4, 12, 5, 13, 6, 14, 7, 15));
-        y->sums[4 * chunk + 2 * half] = (int16_t)sum_16(a);
-        y->sums[4 * chunk + 2 * half + 1] = (int16_t)sum_16(b);
       }
     }
   }

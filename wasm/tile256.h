@@ -5,10 +5,12 @@
  * a[2 step], a[2 step + 1], b[2 step], b[2 step + 1] at bytes 4r .. 4r + 3: an i16 pair of products is (a, b), and so are the pairs of scales.
  * Nibbles: vector i of 8 per chunk has step i in its low and step i + 8 in its high nibbles.
  *
- * Per block and output: the exact integer sum of scale * quant * x, then one multiply-add; formats with minima then subtract
- * dmin * (sum of minimum * sum(x)); those with an offset of 32 subtract scale * 32 * sum(x) among the integers.
+ * Per block and output: the exact integer sum of scale * factor * quant * x, then one multiply-add; formats with minima then subtract
+ * dmin * (sum of minimum * factor * sum(x)); those with an offset of 32 subtract scale * 32 * factor * sum(x) among the integers. The largest
+ * sum is that of Q6_K: 256 columns * 63 * 127 * scale 128 * factor 8 = 2,097,414,144 < 2^31.
  */
 #pragma once
+#include <stddef.h>
 #include "activations.h"
 #include "half.h"
 #include "tiles.h"
@@ -23,7 +25,7 @@ typedef v128_t scales256(const uint8_t *block, int chunk, int late, int half);
 /* What differs between the formats of this family; constants all. */
 struct kind256 {
   int panel_bytes;
-  int group;    /* steps that may be summed in i16 */
+  int group;    /* neighbouring steps that may be summed in i16; divides 8 */
   int minima;   /* byte offset of u8 minima[4 chunks][8 rows][a, b], after f16 dmin[8] at byte 16; or 0 */
   int by_16;    /* scales change between steps 7 and 8 */
   int centered; /* quants are 32 too large */
@@ -34,8 +36,13 @@ INLINE v128_t unpacked_weights(const uint8_t *block, int chunk, int step, int ha
   return load(block + CHUNK_BYTES * chunk + 32 * step + 16 * half);
 }
 
-/* The pair (sum of a, sum of b) of a chunk's x, splat: of 16 values each, early or late, or of all 32. */
-INLINE v128_t sums_of_16(const uint8_t *record, int chunk, int late) { return wasm_v128_load32_splat(record + 256 + 8 * chunk + 4 * late); }
+/* Pairs (a, b) of a chunk's record, splat: the factors of 16 values each, early or late, and their sums times the factor; of both halves together. */
+INLINE v128_t factors_of_16(const uint8_t *record, int chunk, int late) {
+  return wasm_v128_load32_splat(record + offsetof(struct activation_q8x256, factors) + 8 * chunk + 4 * late);
+}
+INLINE v128_t sums_of_16(const uint8_t *record, int chunk, int late) {
+  return wasm_v128_load32_splat(record + offsetof(struct activation_q8x256, sums) + 8 * chunk + 4 * late);
+}
 INLINE v128_t sums_of_32(const uint8_t *record, int chunk) {
   return wasm_i16x8_add(sums_of_16(record, chunk, 0), sums_of_16(record, chunk, 1));
 }
@@ -43,18 +50,21 @@ INLINE v128_t sums_of_32(const uint8_t *record, int chunk) {
 /* dot[t][half] += one chunk's products, scales applied. `block` has the scales, `quants` the weights: the same bytes unless unpacked. */
 INLINE void chunk256(v128_t (*dot)[2], const uint8_t *block, const uint8_t *quants, weights256 *weights, scales256 *scales, const struct kind256 kind,
                      const struct constants constants, const uint8_t **record, int chunk, const int tokens) {
-  v128_t part[TILE_TOKENS][2];
+  v128_t part[TILE_TOKENS][2][2]; /* [token][late][half] */
   UNROLL for (int n = 0; n < 16; n++) {
-    const int step = VISIT(n, 16);
+    const int step = VISIT(n, 16), late = step >> 3;
+    const int is_first = step % kind.group == 0, is_last = (step + 1) % kind.group == 0;
     v128_t w[2], s[2];
     UNROLL for (int half = 0; half < 2; half++) w[half] = weights(quants, chunk, step, half, constants);
-    UNROLL for (int half = 0; half < 2; half++) s[half] = scales(block, chunk, kind.by_16 & step >> 3, half);
+    UNROLL for (int half = 0; half < 2; half++) s[half] = scales(block, chunk, kind.by_16 & late, half);
     UNROLL for (int t = 0; t < tokens; t++) {
       const v128_t v = wasm_v128_load32_splat(record[t] + 64 * chunk + 4 * step);
       UNROLL for (int half = 0; half < 2; half++) {
         const v128_t product = dot_i7(v, w[half]);
-        part[t][half] = n % kind.group == 0 ? product : wasm_i16x8_add(part[t][half], product);
-        if ((n + 1) % kind.group == 0) dot[t][half] = wasm_i32x4_add(dot[t][half], wasm_i32x4_dot_i16x8(part[t][half], s[half]));
+        part[t][late][half] = is_first ? product : wasm_i16x8_add(part[t][late][half], product);
+        if (!is_last) continue;
+        const v128_t scale = wasm_i16x8_mul(s[half], factors_of_16(record[t], chunk, late));
+        dot[t][half] = wasm_i32x4_add(dot[t][half], wasm_i32x4_dot_i16x8(part[t][late][half], scale));
       }
     }
   }
@@ -94,7 +104,7 @@ INLINE void tile256(float *out, const uint8_t *block, const uint8_t *quants, con
     UNROLL for (int half = 0; half < 2; half++) d[half] = load_f16x4(block + 8 * half, constants);
     if (kind.minima) UNROLL for (int half = 0; half < 2; half++) dmin[half] = load_f16x4(block + 16 + 8 * half, constants);
     UNROLL for (int t = 0; t < tokens; t++) {
-      const v128_t scale = wasm_v128_load32_splat(record[t] + 288);
+      const v128_t scale = wasm_v128_load32_splat(record[t] + offsetof(struct activation_q8x256, scale));
       UNROLL for (int half = 0; half < 2; half++) {
         const v128_t sums = sums256(block, scales, kind, record[t], half);
         const v128_t sum = kind.centered ? wasm_i32x4_sub(dot[t][half], wasm_i32x4_shl(sums, 5)) : dot[t][half];

@@ -1,5 +1,5 @@
 /** The kernels' boundary as TypeScript sees it: the twin of `wasm/kernels.h`, which documents every call. Offsets are bytes in the arena. */
-import { ACTIVATION, type Activation } from './formats.ts'
+import type { Activation } from './formats.ts'
 
 /** What every kernel returns. */
 export const KERNEL_STATUS = { ok: 0, format: 1, shape: 2, notFinite: 3 } as const
@@ -118,12 +118,17 @@ export interface KernelExports {
 }
 /* oxlint-enable max-params */
 
-/** Bytes of one activation record of `columns` values: blocks of values with their scale and sums (see `wasm/activations.h`). */
+/** Values in a block of each activation format, and the bytes of one block: the structs of `wasm/activations.h`. */
+const RECORD_BLOCK: Readonly<Record<Activation, { readonly values: number; readonly bytes: number }>> = {
+  f32: { values: 1, bytes: 4 },
+  q8x32: { values: 32, bytes: 40 },
+  q8x256: { values: 256, bytes: 324 },
+}
+
+/** Bytes of one activation record of `columns` values, which are whole blocks. */
 export function recordBytes(activation: Activation, columns: number): number {
-  const id = ACTIVATION[activation]
-  if (id === ACTIVATION.f32) return columns * 4
-  const scales = id === ACTIVATION.q8x32 ? columns / 32 : columns / 256
-  return columns + scales * 4 + (columns / 32) * 4
+  const { values, bytes } = RECORD_BLOCK[activation]
+  return (columns / values) * bytes
 }
 
 /** Bytes of scratch that any kernel may use, for the widest matrix and the attention's shape of a model. */

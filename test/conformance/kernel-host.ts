@@ -63,7 +63,8 @@ export function decodeWasmRecord(activation: Activation, record: Uint8Array, col
     // within 64: a0 a1 b0 b1 a2 a3 b2 b3 ...
     const l = k % 32
     const place = Math.floor(k / 64) * 64 + Math.floor(l / 2) * 4 + Math.floor((k % 64) / 32) * 2 + (l % 2)
-    return view.getInt8(at + place) * view.getFloat32(at + 288, true)
+    const group = Math.floor(k / 64) * 4 + Math.floor(l / 16) * 2 + Math.floor((k % 64) / 32)
+    return view.getInt8(at + place) * view.getInt16(at + 288 + 2 * group, true) * view.getFloat32(at + 320, true)
   })
 }
 

@@ -54,6 +54,6 @@ describe('the table', () => {
     expect(packedBytes(FORMATS.F32, 8, 5)).toBe(160)
     expect(recordBytes('f32', 7)).toBe(28)
     expect(recordBytes('q8x32', 64)).toBe(80)
-    expect(recordBytes('q8x256', 512)).toBe(584)
+    expect(recordBytes('q8x256', 512)).toBe(648)
   })
 })
