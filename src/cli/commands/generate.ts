@@ -1,0 +1,81 @@
+/** `tandem generate`: a prompt in, text out as it comes. */
+import type { Command } from 'commander'
+import type { Engine } from '../../engine/engine.ts'
+import type { Finish, GenerateOptions } from '../../engine/generate.ts'
+import { TandemError } from '../../errors.ts'
+import { addEngineOptions, type EngineFlags, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
+import { isPiped, readStdin } from '../input.ts'
+import type { Io } from '../io.ts'
+import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
+
+interface Flags extends EngineFlags, SamplingFlags {
+  readonly prompt?: string
+  readonly raw?: true
+  readonly json?: true
+}
+
+/** What the bundled model is asked when nobody asks anything. */
+const FIRST_PROMPT = 'Tell me a story about a fox.'
+
+/** A script that starts us with an open pipe as stdin, and means nothing by it, is told from one that pipes a prompt by its silence. */
+const FIRST_BYTE_MS = 1000
+
+export function define(command: Command, io: Io): void {
+  addSamplingOptions(addEngineOptions(command).option('-p, --prompt <text>', 'the prompt; - or a pipe: read it from stdin'))
+    .option('--raw', 'take the prompt as it is, not as a message in the chat template; control tokens in it are recognised')
+    .option('--json', 'one line of JSON at the end instead of the text')
+    .addHelpText('after', '\nExample:\n  $ tandem generate model.gguf --prompt "Tell me a story about a fox." --temperature 0.7 --seed 1\n')
+    .action((model: string | undefined, flags: Flags) => run(model, flags, io))
+}
+
+async function run(model: string | undefined, flags: Flags, io: Io): Promise<void> {
+  const sampling = samplingOptions(flags)
+  const prompt = (await givenPrompt(model, flags, io)) ?? firstPrompt(model, io)
+  await withEngine(model, flags, io, (engine) => answer(engine, prompt, { ...sampling, raw: flags.raw ?? false }, flags.json ?? false, io))
+}
+
+/** The prompt of the option or of stdin, if there is one. */
+async function givenPrompt(model: string | undefined, flags: Flags, io: Io): Promise<string | undefined> {
+  if (flags.prompt !== undefined && flags.prompt !== '-') return flags.prompt
+  if (flags.prompt === undefined && !isPiped()) return undefined
+  const mayBeSilent = flags.prompt === undefined && model === undefined
+  const text = await readStdin(io.signal, mayBeSilent ? FIRST_BYTE_MS : undefined)
+  // the newline that `echo` and editors end a text with is not meant for the model
+  return text?.replace(/\r?\n$/, '') || undefined
+}
+
+function firstPrompt(model: string | undefined, io: Io): string {
+  if (model !== undefined) throw new TandemError('ERR_ARGUMENT', 'there is no prompt: pass --prompt "...", or pipe a text to stdin')
+  io.talk(`no --prompt, so the bundled model is asked: ${FIRST_PROMPT}`)
+  return FIRST_PROMPT
+}
+
+async function answer(engine: Engine, prompt: string, options: GenerateOptions, isJson: boolean, io: Io): Promise<void> {
+  const bar = io.bar('reading the prompt', PREFILL_BAR_MS)
+  const onPrefill = (done: number, total: number): void => bar.update(done, total, 'tokens')
+  const session = engine.session()
+  let text = ''
+  let finish: Finish | undefined
+  try {
+    for await (const delta of session.generate(prompt, { ...options, signal: io.signal, onPrefill })) {
+      bar.end()
+      text += delta.text
+      finish = delta.finish
+      if (!isJson && delta.text !== '') await io.write(delta.text)
+    }
+  } finally {
+    bar.end()
+  }
+  if (!finish) throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
+  const { promptTokens, tokens, finishReason, timings } = finish
+  if (isJson) await io.writeJson({ text, promptTokens, tokens, finishReason, timings })
+  else if (process.stdout.isTTY) await io.write('\n')
+  io.talk(summary(finish))
+}
+
+/** One line about speed. */
+export function summary({ promptTokens, tokens, finishReason, timings }: Finish): string {
+  const { promptTokensPerSecond, tokensPerSecond } = timings
+  const why = finishReason === 'length' ? ', cut off at the limit' : ''
+  return `prompt ${promptTokens} tokens (${promptTokensPerSecond.toFixed(1)}/s), answer ${tokens} tokens (${tokensPerSecond.toFixed(1)}/s)${why}`
+}

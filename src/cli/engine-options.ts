@@ -1,0 +1,72 @@
+/** Options of every command that plans or loads a model, and how they become an engine. */
+import { type Command, Option } from 'commander'
+import type { Engine } from '../engine/engine.ts'
+import { loadModel, type LoadOptions } from '../engine/load-model.ts'
+import { POCKET_MODEL } from '../pocket-model.ts'
+import type { Io } from './io.ts'
+import { whole } from './values.ts'
+
+/** What commander makes of the options. */
+export interface EngineFlags {
+  readonly pipeline?: string
+  readonly threads?: number
+  readonly context?: number
+  readonly ubatch?: number
+  readonly kvTokens?: number
+  readonly arenaBytes?: number
+}
+
+/** A load shorter than this needs no bar. */
+const LOAD_BAR_MS = 300
+/** A prompt is worth a bar when it takes longer than this. */
+export const PREFILL_BAR_MS = 1000
+
+/** The optional model argument. */
+export function addModelArgument(command: Command): Command {
+  return command.argument('[model]', 'a GGUF file, any shard of a split one, or a directory with one model (default: the bundled model)')
+}
+
+/** The model argument and the options. */
+export function addEngineOptions(command: Command): Command {
+  return addModelArgument(command)
+    .option('--pipeline <name>', 'cpu, hybrid, gpu, or the path of a module that exports a pipeline (default: cpu)')
+    .option('--threads <n>', 'worker threads (default: one per core)', whole(1))
+    .option('--context <tokens>', "longest sequence (default: the model's, at most 4096)", whole(1))
+    .option('--ubatch <tokens>', 'tokens that go through a step together (default: at most 512)', whole(1))
+    .addOption(new Option('--kv-tokens <tokens>', 'size of the KV cache (default: the context)').argParser(whole(1)).hideHelp())
+    .addOption(new Option('--arena-bytes <bytes>', 'largest arena (default: 4 GiB)').argParser(whole(1)).hideHelp())
+}
+
+/** The path that a model argument stands for. */
+export function modelPath(model: string | undefined): string {
+  return model ?? POCKET_MODEL
+}
+
+/** Options for the engine. A command line has one sequence. */
+export function loadOptions({ pipeline, threads, context, ubatch, kvTokens, arenaBytes }: EngineFlags, io: Io): LoadOptions {
+  return { pipeline, threads, contextTokens: context, ubatch, kvTokens, arenaBytes, sequences: 1, signal: io.signal }
+}
+
+/** Loads the model, does the work, and closes the engine whatever happens. */
+export async function withEngine(
+  model: string | undefined,
+  flags: EngineFlags,
+  io: Io,
+  work: (engine: Engine) => Promise<void>,
+): Promise<void> {
+  const bar = io.bar('loading', LOAD_BAR_MS)
+  let engine: Engine
+  try {
+    engine = await loadModel(modelPath(model), {
+      ...loadOptions(flags, io),
+      onProgress: ({ done, total, unit }) => bar.update(done, total, unit),
+    })
+  } finally {
+    bar.end()
+  }
+  try {
+    await work(engine)
+  } finally {
+    await engine.close()
+  }
+}

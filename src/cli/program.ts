@@ -1,0 +1,66 @@
+/** The command table and what all commands have in common. A command's file is imported when it is called, so that `--help` is quick. */
+import { readFileSync } from 'node:fs'
+import { Command } from 'commander'
+import { packageFile } from '../package-root.ts'
+import type { Io } from './io.ts'
+
+/** What a command's file exports. */
+interface CommandFile {
+  /** Adds arguments, options, an example and the action. */
+  readonly define: (command: Command, io: Io) => void
+}
+
+interface Entry {
+  readonly name: string
+  readonly summary: string
+  readonly load: () => Promise<CommandFile>
+}
+
+const COMMANDS: readonly Entry[] = [
+  { name: 'generate', summary: 'continue a prompt, streaming the text', load: () => import('./commands/generate.ts') },
+  { name: 'chat', summary: "talk with a model, in the file's chat template", load: () => import('./commands/chat.ts') },
+  { name: 'tokenize', summary: 'token ids of a text', load: () => import('./commands/tokenize.ts') },
+  { name: 'logits', summary: 'next-token logits at every position', load: () => import('./commands/logits.ts') },
+  { name: 'perplexity', summary: 'how well a model predicts a text', load: () => import('./commands/perplexity.ts') },
+  { name: 'inspect', summary: 'metadata, tensors, formats and sizes of a model file', load: () => import('./commands/inspect.ts') },
+  { name: 'plan', summary: 'where every byte would go, and the program; loads nothing', load: () => import('./commands/plan.ts') },
+  { name: 'synth', summary: "write a random-weight model of a real model's shape", load: () => import('./commands/synth.ts') },
+]
+
+const version = (): string => (JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as { version: string }).version
+
+/** Commander's `error: what (Did you mean ...?)`, in the form that all errors have. */
+const usageLine = (message: string): string =>
+  `${message
+    .trim()
+    .replace(/^error: /, 'error ERR_ARGUMENT: ')
+    .replaceAll(/\s*\n\s*/g, ' ')}\n`
+
+/** The command that the arguments name: the global options have no values, so it is the first word. */
+function namedBy(argv: readonly string[]): string | undefined {
+  const words = argv.filter((word) => !word.startsWith('-'))
+  return words[0] === 'help' ? words[1] : words[0]
+}
+
+/** Commander's program, with the options of the named command alone. */
+export async function buildProgram(io: Io, argv: readonly string[]): Promise<Command> {
+  const program = new Command('tandem')
+    .description('Mixture-of-Experts language models larger than your GPU, inside Node.')
+    .version(version(), '-V, --version')
+    .exitOverride()
+    .configureOutput({ outputError: (message, write) => write(usageLine(message)) })
+    .addHelpText(
+      'after',
+      '\ntandem COMMAND --help explains a command. Where [model] is left out, it is the small model that comes with the package.\n',
+    )
+  const named = namedBy(argv)
+  for (const { name, summary, load } of COMMANDS) {
+    const command = program.command(name).description(summary)
+    if (name !== named) continue
+    const file = await load()
+    file.define(command, io)
+    command.option('-q, --quiet', 'no talk and no progress on stderr')
+    command.hook('preAction', () => void (io.isQuiet = command.opts<{ quiet?: true }>().quiet === true))
+  }
+  return program
+}
