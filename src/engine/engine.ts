@@ -18,6 +18,7 @@ import { type StepExecutor, StepLoop } from './step-loop.ts'
 /** An executor that the engine owns. */
 export interface EngineExecutor extends StepExecutor {
   readonly failure: TandemError | undefined
+  /** Also ends a step in flight: `whenCompleted` rejects. */
   close(): Promise<void>
 }
 
@@ -121,8 +122,8 @@ export class Engine {
   }
 
   async #close(): Promise<void> {
-    await this.#loop.stop(new TandemError('ERR_CLOSED', 'the engine was closed'))
-    await this.#executor.close()
+    // Both at once: a step that never ends must not keep its workers from being ended.
+    await Promise.all([this.#loop.stop(new TandemError('ERR_CLOSED', 'the engine was closed')), this.#executor.close()])
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

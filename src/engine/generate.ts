@@ -62,7 +62,8 @@ export interface TextTools {
   readonly chatTemplate: ChatTemplate | undefined
 }
 
-const isTokens = (prompt: Prompt): prompt is readonly number[] => typeof prompt !== 'string' && typeof prompt[0] === 'number'
+/** True of an empty array too. */
+const isTokens = (prompt: Prompt): prompt is readonly number[] => typeof prompt !== 'string' && typeof prompt[0] !== 'object'
 
 /** Token ids of a prompt. Throws `ERR_TEMPLATE`, `ERR_ARGUMENT`. */
 export function promptTokens(text: TextTools, prompt: Prompt, raw: boolean): readonly number[] {

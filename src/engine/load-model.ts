@@ -65,9 +65,10 @@ export async function planModel(path: string, options: LoadOptions = {}): Promis
  * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`.
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
+  const { signal, onProgress, deadlineMs = DEFAULT_DEADLINE_MS } = options
+  if (!(deadlineMs > 0)) throw new TandemError('ERR_ARGUMENT', `deadlineMs must be a number above 0, not ${deadlineMs}`)
   const { model, plan, program, machine } = await planModel(path, options)
   checkMemory(plan, machine)
-  const { signal, onProgress, deadlineMs = DEFAULT_DEADLINE_MS } = options
   const executor = await startWasmExecutor({
     program,
     arenaBytes: plan.arenas,

@@ -32,9 +32,12 @@ export interface StepLimits {
 /** Picks for one step; empty when nothing is pending. `pending` is in order of arrival. */
 export function schedule(pending: readonly Pending[], limits: StepLimits): Pick[] {
   const picks: Pick[] = []
-  const reserved = pending[0] && pending[0].remaining > 1 ? 1 : 0
-  let ubatch = limits.ubatch - reserved
-  let outputs = limits.outputs - (pending[0]?.outputs === 'all' ? reserved : 0)
+  const [oldest] = pending
+  // what the oldest prompt needs for its one token is kept back from those who go first
+  const keptTokens = oldest && oldest.remaining > 1 ? 1 : 0
+  const keptOutputs = oldest?.outputs === 'all' ? keptTokens : 0
+  let ubatch = limits.ubatch - keptTokens
+  let outputs = limits.outputs - keptOutputs
   const take = (request: number): void => {
     const { remaining, outputs: wanted } = pending[request]!
     let tokens = Math.min(remaining, ubatch)
@@ -47,8 +50,8 @@ export function schedule(pending: readonly Pending[], limits: StepLimits): Pick[
     outputs -= count
   }
   pending.forEach(({ remaining }, request) => void (remaining === 1 && take(request)))
-  ubatch += reserved
-  outputs += pending[0]?.outputs === 'all' ? reserved : 0
+  ubatch += keptTokens
+  outputs += keptOutputs
   pending.forEach(({ remaining }, request) => void (remaining > 1 && take(request)))
   return picks
 }

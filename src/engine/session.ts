@@ -41,6 +41,7 @@ export class SequenceState {
   #logits: Float32Array | undefined
   #isBusy = false
   #isClosed = false
+  #closed: Promise<void> | undefined
   #idle: Promise<void> = Promise.resolve()
 
   constructor(host: SessionHost) {
@@ -71,8 +72,10 @@ export class SequenceState {
     const keep = isSame ? common : Math.min(common, tokens.length - 1)
     return this.#exclusive(async () => {
       this.#check(0, tokens)
+      // taken before the cache is cut: `tokens` may be the session's own list
+      const rest = tokens.slice(keep)
       this.#truncate(keep)
-      if (!isSame) await this.#append(tokens.slice(keep), 'last', this.#keepLogits, options)
+      if (!isSame) await this.#append(rest, 'last', this.#keepLogits, options)
       return this.#logits!
     })
   }
@@ -94,24 +97,33 @@ export class SequenceState {
   ): Promise<void> {
     return this.#exclusive(async () => {
       this.#check(0, tokens)
+      // a copy: `tokens` may be the session's own list
+      const all = [...tokens]
       this.#truncate(0)
       const visit = (index: number, logits: Float32Array): void => {
         assertFinite(logits)
         onLogits(index, logits)
       }
-      if (tokens.length > 0) await this.#append(tokens, 'all', visit, options)
+      if (all.length > 0) await this.#append(all, 'all', visit, options)
     })
   }
 
-  /** Forgets everything behind the first `length` tokens. */
+  /** Forgets everything behind the first `length` tokens. Throws `ERR_ARGUMENT`, `ERR_BUSY`, `ERR_CLOSED`. */
   truncate(length: number): void {
     this.#assertIdle()
+    if (!(Number.isInteger(length) && length >= 0)) {
+      throw new TandemError('ERR_ARGUMENT', `a session is cut to a whole number of tokens from 0, not to ${length}`)
+    }
     this.#truncate(length)
   }
 
   /** Aborts what is running and gives the blocks back. */
-  async close(): Promise<void> {
-    if (this.#isClosed) return
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
     this.#isClosed = true
     this.#abort.abort(new TandemError('ERR_CLOSED', 'the session was closed'))
     await this.#idle
@@ -143,8 +155,8 @@ export class SequenceState {
     try {
       return await work()
     } catch (error) {
-      // an abort that came from close() is told as such
-      throw this.#isClosed ? new TandemError('ERR_CLOSED', 'the session was closed', { cause: error }) : TandemError.from(error)
+      // an abort that came from close() is told as such; what a caller's callback throws passes through as it is
+      throw this.#isClosed ? new TandemError('ERR_CLOSED', 'the session was closed', { cause: error }) : error
     } finally {
       this.#isBusy = false
       resolve()

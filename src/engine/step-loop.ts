@@ -44,8 +44,9 @@ interface Request extends EvaluateRequest {
   /** Tokens in published steps, and in completed ones. */
   scheduled: number
   done: number
-  failure: TandemError | undefined
-  readonly settle: (error?: TandemError) => void
+  /** Ours, or whatever a callback of the request threw. */
+  failure: { readonly error: unknown } | undefined
+  readonly settle: (failure?: { readonly error: unknown }) => void
 }
 
 interface InFlight {
@@ -70,15 +71,15 @@ export class StepLoop {
   }
 
   /**
-   * Evaluates tokens. Rejects with `ERR_ABORTED`, `ERR_CLOSED` or the executor's failure; the tokens evaluated before that are told by
-   * `onProgress`. The caller's block table must have room and must not be changed meanwhile.
+   * Evaluates tokens. Rejects with `ERR_ABORTED`, `ERR_CLOSED`, the executor's failure or what a callback threw; the tokens evaluated
+   * before that are told by `onProgress`. The caller's block table must have room and must not be changed meanwhile.
    */
   async evaluate(request: EvaluateRequest): Promise<void> {
     const { signal } = request
     const aborted = (): TandemError => new TandemError('ERR_ABORTED', 'the evaluation was aborted', { cause: signal?.reason })
     if (signal?.aborted) throw aborted()
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    const settle = (error?: TandemError): void => (error ? reject(error) : resolve())
+    const settle: Request['settle'] = (failure) => (failure ? reject(failure.error) : resolve())
     const entry: Request = { ...request, scheduled: 0, done: 0, failure: undefined, settle }
     const onAbort = (): void => this.#abandon(entry, aborted())
     signal?.addEventListener('abort', onAbort, { once: true })
@@ -99,7 +100,7 @@ export class StepLoop {
 
   /** Marks a request as failed and cancels the steps that only failed requests are in. It is settled when none of its steps is in flight. */
   #abandon(request: Request, error: TandemError): void {
-    request.failure ??= error
+    request.failure ??= { error }
     for (const { slot, parts } of this.#inFlight) {
       if (parts.every((part) => part.request.failure)) this.#executor.cancel(slot)
     }
@@ -132,7 +133,7 @@ export class StepLoop {
     this.#inFlight.length = 0
     const requests = this.#requests
     this.#requests = []
-    for (const request of requests) request.settle(request.failure ?? error)
+    for (const request of requests) request.settle(request.failure ?? { error })
   }
 
   /** Settles requests that are finished or failed and in no step. */
@@ -181,7 +182,7 @@ export class StepLoop {
     for (const { request, pick } of parts) {
       const first = row
       row += pick.outputs
-      if (!isDone) request.failure ??= new TandemError('ERR_ABORTED', 'the step was abandoned')
+      if (!isDone) request.failure ??= { error: new TandemError('ERR_ABORTED', 'the step was abandoned') }
       if (request.failure) continue
       const end = request.done + pick.tokens
       try {
@@ -191,7 +192,7 @@ export class StepLoop {
         request.done = end
         request.onProgress?.(end)
       } catch (error) {
-        request.failure = TandemError.from(error)
+        request.failure = { error }
       }
     }
   }

@@ -4,7 +4,8 @@
  *     COUNT   arrivals in this round, 0 .. parties - 1 while it is open
  *     EPOCH   rounds completed; waiting means waiting for it to change
  */
-import { throwIfPoisoned, waitWhile, type WaitOptions } from './wait.ts'
+import { SpinBudget } from './spin-budget.ts'
+import { sleepWhile, spinWhile, throwIfPoisoned, type WaitOptions } from './wait.ts'
 
 /** Words that a fan-in needs: each on its own cache line, because arrivals write one while sleepers read the other. */
 export const FAN_IN_WORDS = 32
@@ -18,6 +19,7 @@ export class FanIn {
   readonly #count: number
   readonly #epoch: number
   readonly #parties: number
+  readonly #budget = new SpinBudget()
 
   /** `base`: index of the first of `FAN_IN_WORDS` words, all zero at the start. */
   constructor(words: Int32Array<SharedArrayBuffer>, base: number, parties: number) {
@@ -34,7 +36,7 @@ export class FanIn {
 
   /**
    * Arrives and waits for the others. The last to arrive runs `onLast` before anyone is let through, so what it writes is
-   * the same for all. Throws `ERR_TIMEOUT`, `ERR_POISONED`.
+   * the same for all. `options.spins` is the most that it spins, see `SpinBudget`. Throws `ERR_TIMEOUT`, `ERR_POISONED`.
    */
   arriveAndWait(options: WaitOptions, onLast?: () => void): void {
     // Looked at here too, because a party that never has to wait (the only one, or always the last) would never look otherwise.
@@ -49,6 +51,12 @@ export class FanIn {
       Atomics.notify(this.#words, this.#epoch)
       return
     }
-    waitWhile(this.#words, this.#epoch, epoch, options)
+    const spins = this.#budget.next(options.spins ?? 0)
+    if (spins > 0) {
+      const isOpen = spinWhile(this.#words, this.#epoch, epoch, spins)
+      this.#budget.learn(isOpen)
+      if (isOpen) return
+    }
+    sleepWhile(this.#words, this.#epoch, epoch, options)
   }
 }

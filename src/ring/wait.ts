@@ -36,19 +36,30 @@ function timeout(options: WaitOptions): TandemError {
   return new TandemError('ERR_TIMEOUT', `waited ${options.deadlineMs} ms for ${options.what}`)
 }
 
+/** Looks up to `spins` times; true once `words[index]` is no longer `value`. */
+export function spinWhile(words: Int32Array<SharedArrayBuffer>, index: number, value: number, spins: number): boolean {
+  for (let spin = spins; spin > 0; spin--) {
+    if (Atomics.load(words, index) !== value) return true
+    pause()
+  }
+  return false
+}
+
 /**
- * Blocks while `words[index] === value`; returns the new value. For worker threads only: it would freeze the main thread's event loop.
+ * Spins, then sleeps while `words[index] === value`; returns the new value. For worker threads only: it would freeze the main thread's event loop.
  * Throws `ERR_TIMEOUT`, `ERR_POISONED`.
  */
 export function waitWhile(words: Int32Array<SharedArrayBuffer>, index: number, value: number, options: WaitOptions): number {
-  // Atomics.load is sequentially consistent: whatever the other side stored before its store to this word is visible after this returns.
-  for (let spin = options.spins ?? 0; spin > 0; spin--) {
-    const seen = Atomics.load(words, index)
-    if (seen !== value) return seen
-    pause()
-  }
+  // `sleepWhile` looks once more before it sleeps
+  spinWhile(words, index, value, options.spins ?? 0)
+  return sleepWhile(words, index, value, options)
+}
+
+/** As `waitWhile`, without spinning first. */
+export function sleepWhile(words: Int32Array<SharedArrayBuffer>, index: number, value: number, options: WaitOptions): number {
   const start = performance.now()
   for (;;) {
+    // Atomics.load is sequentially consistent: whatever the other side stored before its store to this word is visible after this returns.
     const seen = Atomics.load(words, index)
     if (seen !== value) return seen
     throwIfPoisoned(words)

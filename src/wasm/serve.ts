@@ -14,9 +14,6 @@ import type { ServeResult, ServeTask } from './protocol.ts'
 import { runStage } from './run-stage.ts'
 import { beginStep } from './stages/begin-step.ts'
 
-/** Spinning for the next step costs a core, so it is kept to about the time that the main thread needs to sample and publish again. */
-const IDLE_SPIN_FACTOR = 4
-
 function makeContext(task: ServeTask, words: Int32Array<SharedArrayBuffer>, barrier: FanIn, wait: WaitOptions): WorkerContext {
   const { arena } = task.program
   const stackTop = arena.workers + task.worker * arena.workerBytes + arena.stackBytes
@@ -47,7 +44,8 @@ function runStep(context: WorkerContext, buffer: SharedArrayBuffer, slot: number
 
 function serveSteps(task: ServeTask, context: WorkerContext, words: Int32Array<SharedArrayBuffer>, ring: Ring): void {
   const buffer = arenaBuffer(task.control)
-  const idle: WaitOptions = { spins: task.spins * IDLE_SPIN_FACTOR, deadlineMs: Infinity, what: 'the next step' }
+  // No longer than at a barrier: spinning on for the time that the main thread needs to sample and publish gained nothing (measured).
+  const idle: WaitOptions = { spins: task.spins, deadlineMs: Infinity, what: 'the next step' }
   for (let sequence = 1; ; sequence = (sequence + 1) | 0) {
     ring.claim(sequence, idle)
     // To stop, the engine publishes one more slot: its contents do not matter.

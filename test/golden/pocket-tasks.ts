@@ -19,7 +19,9 @@ export interface Score {
 
 /** Every held-out task. */
 export function readTasks(): Task[] {
-  const lines = readFileSync(new URL('../../models/pocket/tasks.jsonl', import.meta.url), 'utf8').trim().split('\n')
+  const lines = readFileSync(new URL('../../models/pocket/tasks.jsonl', import.meta.url), 'utf8')
+    .trim()
+    .split('\n')
   return lines.map((line) => JSON.parse(line) as Task)
 }
 

@@ -69,7 +69,7 @@ async function answer(engine: Engine, prompt: string, options: GenerateOptions, 
   if (!finish) throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
   const { promptTokens, tokens, finishReason, timings } = finish
   if (isJson) await io.writeJson({ text, promptTokens, tokens, finishReason, timings })
-  else if (process.stdout.isTTY) await io.write('\n')
+  else await io.write('\n')
   io.talk(summary(finish))
 }
 

@@ -18,12 +18,12 @@ const args = (): string[] => ['generate', models.tiny, '--max-tokens', '20', '--
 
 test('stdout has the text and nothing else, stderr a line about speed', async () => {
   const { code, stdout, stderr } = await cli([...args(), '--prompt', 'hello there'])
-  expect({ code, stdout }).toEqual({ code: 0, stdout: expected.text })
+  expect({ code, stdout }).toEqual({ code: 0, stdout: `${expected.text}\n` })
   expect(stderr).toMatch(/^prompt \d+ tokens \([\d.]+\/s\), answer 20 tokens \([\d.]+\/s\), cut off at the limit\n$/)
 })
 
 test('--quiet says nothing', async () => {
-  expect(await cli([...args(), '--quiet', '-p', 'hello there'])).toEqual({ code: 0, stdout: expected.text, stderr: '' })
+  expect(await cli([...args(), '--quiet', '-p', 'hello there'])).toEqual({ code: 0, stdout: `${expected.text}\n`, stderr: '' })
 })
 
 test('--json is one line with the promised fields', async () => {
@@ -36,8 +36,8 @@ test('--json is one line with the promised fields', async () => {
 })
 
 test('the prompt may come from stdin, its last newline left out', async () => {
-  expect((await cli([...args(), '-q'], { input: 'hello there\n' })).stdout).toBe(expected.text)
-  expect((await cli([...args(), '-q', '--prompt', '-'], { input: 'hello there' })).stdout).toBe(expected.text)
+  expect((await cli([...args(), '-q'], { input: 'hello there\n' })).stdout).toBe(`${expected.text}\n`)
+  expect((await cli([...args(), '-q', '--prompt', '-'], { input: 'hello there' })).stdout).toBe(`${expected.text}\n`)
 })
 
 test('an empty stdin is no prompt', async () => {
@@ -48,7 +48,7 @@ test('a raw prompt is taken as it is', async () => {
   const engine = await loadModel(models.tiny, { threads: 2 })
   const { text } = await engine.generate('hello <|user|>', { maxTokens: 20, raw: true })
   await engine.close()
-  expect((await cli([...args(), '-q', '--raw', '-p', 'hello <|user|>'])).stdout).toBe(text)
+  expect((await cli([...args(), '-q', '--raw', '-p', 'hello <|user|>'])).stdout).toBe(`${text}\n`)
 })
 
 test('stop texts end the answer', async () => {

@@ -1,0 +1,76 @@
+/** Pipelines: what may be written in one, where it may come from, and that those of the package stay small. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { readdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { definePipeline, type PipelineOptions } from '../../../src/pipeline/define.ts'
+import { PIPELINE_NAMES, resolvePipeline } from '../../../src/pipeline/resolve.ts'
+import { STAGES } from '../../../src/placement/stages.ts'
+import { codeOf } from '../../fixtures/engine-micro.ts'
+
+const invalid = expect.objectContaining({ code: 'ERR_PIPELINE_INVALID' })
+
+describe('definePipeline', () => {
+  test('places every stage', () => {
+    const { placement, ringDepth, name } = definePipeline({ name: 'mine', executor: 'cuda', stages: { routedExperts: 'wasm' } })
+    expect(Object.keys(placement)).toEqual([...STAGES])
+    expect(Object.entries(placement).filter(([, executor]) => executor === 'wasm')).toEqual([['routedExperts', 'wasm']])
+    expect([name, ringDepth]).toEqual(['mine', 2])
+  })
+
+  test.each([1, 2, 4, 8, 16])('allows %i steps in flight', (ringDepth) => {
+    expect(definePipeline({ name: 'mine', executor: 'wasm', ringDepth }).ringDepth).toBe(ringDepth)
+  })
+
+  test.each([
+    { name: '', executor: 'wasm' },
+    { name: 'mine', executor: 'abacus' },
+    { name: 'mine', executor: 'wasm', stages: { routedExperts: 'abacus' } },
+    { name: 'mine', executor: 'wasm', stages: { tea: 'wasm' } },
+    ...[0, 3, 17, 1.5, Number.NaN, '2'].map((ringDepth) => ({ name: 'mine', executor: 'wasm', ringDepth })),
+  ])('refuses %o', (options) => {
+    expect(() => definePipeline(options as unknown as PipelineOptions)).toThrow(invalid)
+  })
+})
+
+describe('resolvePipeline', () => {
+  let directory: string
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'tandem-pipeline-'))
+  })
+  afterAll(() => rm(directory, { recursive: true }))
+
+  test('knows the built-in ones by name, and takes a pipeline as it is', async () => {
+    for (const name of PIPELINE_NAMES) expect((await resolvePipeline(name)).name).toBe(name)
+    const mine = definePipeline({ name: 'mine', executor: 'wasm' })
+    expect(await resolvePipeline(mine)).toBe(mine)
+  })
+
+  test('imports one from a file, and checks it', async () => {
+    const write = async (name: string, text: string): Promise<string> => {
+      await writeFile(join(directory, name), text)
+      return join(directory, name)
+    }
+    const placement = JSON.stringify(definePipeline({ name: 'x', executor: 'wasm' }).placement)
+    const good = await write('good.mjs', `export default { name: 'from file', placement: ${placement}, ringDepth: 4 }`)
+    expect(await resolvePipeline(good)).toMatchObject({ name: 'from file', ringDepth: 4 })
+    const wrongs = [
+      'export default 5',
+      'export const pipeline = {}',
+      `export default { name: 'x', placement: { embed: 'abacus' } }`,
+      `throw new Error('no')`,
+    ]
+    for (const [index, text] of wrongs.entries()) {
+      expect(await codeOf(resolvePipeline(await write(`wrong-${index}.mjs`, text)))).toBe('ERR_PIPELINE_INVALID')
+    }
+    expect(await codeOf(resolvePipeline(join(directory, 'absent.mjs')))).toBe('ERR_PIPELINE_INVALID')
+  })
+
+  test('those of the package are at most 60 lines', () => {
+    const folder = new URL('../../../pipelines/', import.meta.url)
+    const files = readdirSync(folder).filter((name) => name.endsWith('.ts'))
+    expect(files.map((name) => name.replace('.ts', '')).sort()).toEqual([...PIPELINE_NAMES].sort())
+    for (const name of files) expect(readFileSync(new URL(name, folder), 'utf8').split('\n').length).toBeLessThanOrEqual(60)
+  })
+})

@@ -1,0 +1,200 @@
+/** Where every byte goes: nothing overlaps, nothing is forgotten, nothing is larger than an arena may be. */
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { FORMATS, packedBytes } from '../../../src/abi/formats.ts'
+import { TandemError } from '../../../src/errors.ts'
+import type { Model } from '../../../src/model/types.ts'
+import { planLoads } from '../../../src/placement/loads.ts'
+import { makePlan } from '../../../src/placement/plan.ts'
+import type { PlacedFeedForward, PlacedMatrix, PlacedVector, Plan } from '../../../src/placement/types.ts'
+import cpu from '../../../pipelines/cpu.ts'
+import { MACHINE, tinyModel, tinyModels } from '../../fixtures/engine-models.ts'
+
+const LIMITS = { threads: 1, contextTokens: 64, ubatch: 4, sequences: 2 }
+
+interface Region {
+  readonly what: string
+  readonly arena: number
+  readonly begin: number
+  readonly end: number
+}
+
+const vectorRegion = ({ vector, arena, offset }: PlacedVector): Region => ({
+  what: vector.tensor.name,
+  arena,
+  begin: offset,
+  end: offset + vector.length * 4,
+})
+
+const matrixRegion = (placed: PlacedMatrix): Region => ({
+  what: `${placed.matrix.tensor.name} ${placed.expertBegin}`,
+  arena: placed.arena,
+  begin: placed.offset,
+  end: placed.offset + (placed.expertEnd - placed.expertBegin) * placed.expertBytes,
+})
+
+const ffnRegions = (ffn: PlacedFeedForward | undefined): Region[] => (ffn ? [ffn.gate, ffn.up, ffn.down].map(matrixRegion) : [])
+
+/** Everything that a plan places, the prefix of every arena included. */
+function regionsOf(model: Model, plan: Plan): Region[] {
+  const { kvHeads, headDim } = model.hyper
+  const cacheBytes = plan.limits.kvTokens * kvHeads * headDim * 2
+  const layers = plan.layers.flatMap((layer, index) => [
+    ...Object.values(layer.attention).map((placed) => ('vector' in placed ? vectorRegion(placed) : matrixRegion(placed))),
+    vectorRegion(layer.ffnNorm),
+    { what: `keys ${index}`, arena: layer.arena, begin: layer.keyCache, end: layer.keyCache + cacheBytes },
+    { what: `values ${index}`, arena: layer.arena, begin: layer.valueCache, end: layer.valueCache + cacheBytes },
+    ...ffnRegions(layer.dense),
+    ...ffnRegions(layer.shared),
+    ...(layer.router ? [matrixRegion(layer.router.gate)] : []),
+    ...(layer.router?.selectionBias ? [vectorRegion(layer.router.selectionBias)] : []),
+    ...layer.routed.flatMap(ffnRegions),
+  ])
+  const ends = [
+    matrixRegion(plan.embedding),
+    vectorRegion(plan.outputNorm),
+    ...(plan.head === plan.embedding ? [] : [matrixRegion(plan.head)]),
+  ]
+  return [...plan.arenas.map((_, arena) => ({ what: 'prefix', arena, begin: 0, end: plan.arena.end })), ...ends, ...layers]
+}
+
+/** A plan, or undefined where the limit is too small for the model. */
+function planWithin(model: Model, arenaBytes: number): Plan | undefined {
+  try {
+    return makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes })
+  } catch (error) {
+    expect(TandemError.is(error) && error.code).toBe('ERR_ARENA_LIMIT')
+    return undefined
+  }
+}
+
+const cases = fc.record({ model: tinyModels, room: fc.integer({ min: 0, max: 400_000 }) })
+
+function withPlans(check: (model: Model, plan: Plan, arenaBytes: number) => void): { plans: number; several: number } {
+  const seen = { plans: 0, several: 0 }
+  fc.assert(
+    fc.property(cases, ({ model, room }) => {
+      const arenaBytes = makePlan(model, MACHINE, cpu, LIMITS).arena.end + room
+      const plan = planWithin(model, arenaBytes)
+      if (!plan) return
+      seen.plans++
+      if (plan.arenas.length > 1) seen.several++
+      check(model, plan, arenaBytes)
+    }),
+    { seed: 7, numRuns: 150 },
+  )
+  // the cases would prove little if most of them were one arena, or none
+  expect(seen.plans).toBeGreaterThan(75)
+  expect(seen.several).toBeGreaterThan(25)
+  return seen
+}
+
+describe('placement', () => {
+  test('no two things overlap, all are aligned and inside their arena, and no arena is over the limit', () => {
+    withPlans((model, plan, arenaBytes) => {
+      const regions = regionsOf(model, plan)
+      plan.arenas.forEach((bytes, arena) => {
+        expect(bytes).toBeLessThanOrEqual(arenaBytes)
+        expect(bytes % 65_536).toBe(0)
+        const inside = regions.filter((region) => region.arena === arena).sort((a, b) => a.begin - b.begin)
+        inside.forEach(({ what, begin, end }, index) => {
+          expect(begin % 64, what).toBe(0)
+          expect(end, what).toBeLessThanOrEqual(inside[index + 1]?.begin ?? bytes)
+        })
+      })
+    })
+  })
+
+  test('every expert of every layer is placed once, its three matrices together', () => {
+    withPlans((model, plan) => {
+      plan.layers.forEach(({ routed }, index) => {
+        let next = 0
+        for (const { gate, up, down } of routed) {
+          for (const { arena, expertBegin, expertEnd } of [gate, up, down]) {
+            expect([arena, expertBegin, expertEnd]).toEqual([gate.arena, next, gate.expertEnd])
+          }
+          expect(gate.expertEnd).toBeGreaterThan(next)
+          next = gate.expertEnd
+        }
+        expect(next).toBe(model.layers[index]!.routed?.gate.experts ?? 0)
+      })
+    })
+  })
+
+  test('what is loaded is every tensor of the file, once, and fills what was placed', () => {
+    withPlans((model, plan) => {
+      const loads = planLoads(plan)
+      const read = new Map<string, number>()
+      for (const { tensor, fileBytes } of loads) read.set(tensor, (read.get(tensor) ?? 0) + fileBytes)
+      const wanted = new Map([...model.file.tensors.values()].map(({ name, bytes }) => [name, bytes]))
+      expect(new Map([...read].sort())).toEqual(new Map([...wanted].sort()))
+
+      const regions = regionsOf(model, plan).filter(({ what }) => what !== 'prefix' && !/^(keys|values) /.test(what))
+      const written = loads
+        .map(({ tensor, arena, offset, rows, columns, format, isVector }) => {
+          const name = Object.values(FORMATS).find(({ id }) => id === format)!
+          return { what: tensor, arena, begin: offset, end: offset + (isVector ? columns * 4 : packedBytes(name, rows, columns)) }
+        })
+        .sort((a, b) => a.arena - b.arena || a.begin - b.begin)
+      for (const [index, load] of written.entries()) {
+        const next = written[index + 1]
+        if (next?.arena === load.arena) expect(load.end).toBeLessThanOrEqual(next.begin)
+        expect(regions.some(({ arena, begin, end }) => arena === load.arena && begin <= load.begin && load.end <= end)).toBe(true)
+      }
+      const size = (list: readonly Region[]): number => list.reduce((sum, { begin, end }) => sum + end - begin, 0)
+      expect(size(written)).toBe(size(regions))
+    })
+  })
+
+  test('a tied head is the embedding, and its norm lies beside it', () => {
+    const tied = makePlan(tinyModel({}, true), MACHINE, cpu, LIMITS)
+    expect(tied.head).toBe(tied.embedding)
+    expect(tied.outputNorm.arena).toBe(tied.embedding.arena)
+    const own = makePlan(tinyModel(), MACHINE, cpu, LIMITS)
+    expect(own.head).not.toBe(own.embedding)
+    expect(own.outputNorm.arena).toBe(own.head.arena)
+  })
+
+  test('what the plan says about bytes adds up', () => {
+    withPlans((model, plan) => {
+      const [device, ...others] = plan.devices
+      expect(others).toEqual([])
+      expect(device!.bytes).toBe(plan.arenas.reduce((sum, bytes) => sum + bytes, 0))
+      expect(device!.weights + device!.kvCache + device!.buffers).toBe(device!.bytes)
+      expect(device!.kvCache).toBe(2 * model.hyper.layers * plan.limits.kvTokens * model.hyper.kvHeads * model.hyper.headDim * 2)
+    })
+  })
+})
+
+describe('what fits in no arena', () => {
+  const model = tinyModel({ vocabulary: 4000 })
+  const { arena } = makePlan(model, MACHINE, cpu, LIMITS)
+
+  test('the buffers of a step', () => {
+    expect(() => makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes: arena.end - 65_536 })).toThrow(
+      expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringContaining('ubatch') }),
+    )
+  })
+
+  test('the embedding', () => {
+    expect(() => makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes: arena.end + 70_000 })).toThrow(
+      expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringContaining('the token embedding') }),
+    )
+  })
+
+  test('a layer, because of its cache', () => {
+    const limits = { ...LIMITS, contextTokens: 256, kvTokens: 256 * 64, sequences: 64, ubatch: 64, outputs: 1 }
+    const { arena: large } = makePlan(tinyModel(), MACHINE, cpu, limits)
+    expect(() => makePlan(tinyModel(), MACHINE, cpu, { ...limits, arenaBytes: large.end + 300_000 })).toThrow(
+      expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringContaining('KV cache') }),
+    )
+  })
+
+  test('one expert', () => {
+    const wide = tinyModel({ ffnExpert: 2048, sharedExperts: 0 })
+    const { arena: prefix } = makePlan(wide, MACHINE, cpu, LIMITS)
+    expect(() => makePlan(wide, MACHINE, cpu, { ...LIMITS, arenaBytes: prefix.end + 500_000 })).toThrow(
+      expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringMatching(/one expert of layer 1/) }),
+    )
+  })
+})
