@@ -82,7 +82,7 @@ export class Engine {
   /** A new, empty session. Throws `ERR_CLOSED`, and `ERR_KV_EXHAUSTED` when `sequences` sessions are open. */
   session(): Session {
     this.#assertOpen()
-    const { sequences, contextTokens } = this.plan.limits
+    const { sequences, contextTokens, outputs } = this.plan.limits
     if (this.#sessions.size >= sequences) {
       throw new TandemError(
         'ERR_KV_EXHAUSTED',
@@ -94,6 +94,7 @@ export class Engine {
         loop: this.#loop,
         blocks: this.#blocks,
         contextTokens,
+        outputs,
         vocabulary: this.model.hyper.vocabulary,
         assertOpen: () => this.#assertOpen(),
         release: (each) => void this.#sessions.delete(each),
@@ -106,13 +107,17 @@ export class Engine {
 
   /** One whole answer, in a session of its own. Errors as of `Session.generate`. */
   async generate(prompt: Prompt, options: GenerateOptions = {}): Promise<Answer> {
-    await using session = this.session()
-    let text = ''
-    for await (const delta of session.generate(prompt, options)) {
-      text += delta.text
-      if (delta.finish) return { text, ...delta.finish }
+    const session = this.session()
+    try {
+      let text = ''
+      for await (const delta of session.generate(prompt, options)) {
+        text += delta.text
+        if (delta.finish) return { text, ...delta.finish }
+      }
+      throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
+    } finally {
+      await session.close()
     }
-    throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
   }
 
   /** Aborts what is running, ends the workers and gives the memory back. May be called again. */

@@ -32,6 +32,8 @@ export interface LoadOptions extends LimitOptions {
   readonly onProgress?: ((progress: Progress) => void) | undefined
   /** Longest that workers wait for each other, or that loading may stand still, ms. Default 120,000. */
   readonly deadlineMs?: number | undefined
+  /** Record where the time goes, for `Engine.profile`. Default false. */
+  readonly profile?: boolean | undefined
 }
 
 /** A model that has been planned and not loaded. */
@@ -65,7 +67,7 @@ export async function planModel(path: string, options: LoadOptions = {}): Promis
  * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`.
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
-  const { signal, onProgress, deadlineMs = DEFAULT_DEADLINE_MS } = options
+  const { signal, onProgress, deadlineMs = DEFAULT_DEADLINE_MS, profile } = options
   if (!(deadlineMs > 0)) throw new TandemError('ERR_ARGUMENT', `deadlineMs must be a number above 0, not ${deadlineMs}`)
   const { model, plan, program, machine } = await planModel(path, options)
   checkMemory(plan, machine)
@@ -79,6 +81,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     cores: machine.cores,
     ringDepth: plan.pipeline.ringDepth,
     deadlineMs,
+    profile,
     signal,
     onProgress: (done, total) => onProgress?.({ phase: 'load', done, total, unit: 'bytes' }),
   })

@@ -15,12 +15,17 @@ export interface EvaluateOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined
 }
 
+/** Called with the logits of `tokens[index]`: f32[vocabulary]. What it returns is awaited. */
+export type OnLogits = (index: number, logits: Float32Array) => unknown
+
 /** What a session needs of its engine. */
 export interface SessionHost {
   readonly loop: StepLoop
   readonly blocks: KvBlocks
   readonly contextTokens: number
   readonly vocabulary: number
+  /** Positions whose logits one step can give. */
+  readonly outputs: number
   /** Throws `ERR_CLOSED` once the engine is closed. */
   assertOpen(): void
   release(session: SequenceState): void
@@ -89,22 +94,27 @@ export class SequenceState {
     })
   }
 
-  /** Makes the cache hold exactly `tokens` and calls back with the logits of every one of them; the view is valid during the call. */
-  async evaluate(
-    tokens: readonly number[],
-    onLogits: (index: number, logits: Float32Array) => void,
-    options: EvaluateOptions = {},
-  ): Promise<void> {
+  /**
+   * Makes the cache hold exactly `tokens` and calls back with the logits of every one of them, in order. The view is valid until the callback
+   * returns; when it returns a promise, no more than `outputs` further positions are evaluated before that is settled. Errors as in `sync`.
+   */
+  async evaluate(tokens: readonly number[], onLogits: OnLogits, options: EvaluateOptions = {}): Promise<void> {
     return this.#exclusive(async () => {
       this.#check(0, tokens)
       // a copy: `tokens` may be the session's own list
       const all = [...tokens]
       this.#truncate(0)
-      const visit = (index: number, logits: Float32Array): void => {
-        assertFinite(logits)
-        onLogits(index, logits)
+      const { signal, onProgress } = options
+      for (let first = 0; first < all.length; first += this.#host.outputs) {
+        const pending: unknown[] = []
+        const visit = (index: number, logits: Float32Array): void => {
+          assertFinite(logits)
+          pending.push(onLogits(first + index, logits))
+        }
+        const piece = all.slice(first, first + this.#host.outputs)
+        await this.#append(piece, 'all', visit, { signal, onProgress: (done) => onProgress?.(first + done, all.length) })
+        await Promise.all(pending)
       }
-      if (all.length > 0) await this.#append(all, 'all', visit, options)
     })
   }
 

@@ -23,16 +23,19 @@ async function importPipeline(path: string): Promise<PipelineDefinition> {
       cause,
     })
   }
-  const pipeline = module.default
-  if (typeof pipeline !== 'object' || pipeline === null || typeof pipeline.placement !== 'object') {
-    throw new TandemError('ERR_PIPELINE_INVALID', `${path} must export a pipeline made with definePipeline as its default`)
+  return checked(module.default, path)
+}
+
+/** Checks what a program or a module made: it may not have come from `definePipeline`, or have been changed since. */
+function checked(pipeline: PipelineDefinition | undefined, where: string): PipelineDefinition {
+  if (typeof pipeline !== 'object' || pipeline === null || typeof pipeline.placement !== 'object' || pipeline.placement === null) {
+    throw new TandemError('ERR_PIPELINE_INVALID', `${where} must be a pipeline made with definePipeline (a module: as its default export)`)
   }
-  // checked again: the module may have made its own object
   return definePipeline({ name: pipeline.name, executor: 'wasm', stages: pipeline.placement, ringDepth: pipeline.ringDepth })
 }
 
 /** A pipeline by name, by path of a module, or as it is. Throws `ERR_PIPELINE_INVALID`. */
 export async function resolvePipeline(pipeline: PipelineDefinition | string): Promise<PipelineDefinition> {
-  if (typeof pipeline !== 'string') return pipeline
+  if (typeof pipeline !== 'string') return checked(pipeline, 'the pipeline')
   return BUILT_IN.get(pipeline) ?? importPipeline(pipeline)
 }

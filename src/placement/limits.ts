@@ -11,6 +11,8 @@ export type LimitOptions = { readonly [Key in keyof Limits]?: number | undefined
 const DEFAULT_CONTEXT_TOKENS = 4096
 const DEFAULT_UBATCH = 512
 const DEFAULT_SEQUENCES = 32
+const DEFAULT_OUTPUTS = 32
+const MAX_OUTPUTS = 8192
 const MAX_THREADS = 512
 
 function whole(name: string, value: number | undefined, fallback: number, max: number): number {
@@ -34,7 +36,8 @@ export function resolveLimits(hyper: Hyperparameters, machine: Machine, options:
     ubatch,
     // room for one sequence of full length even when the lengths do not divide by the block
     kvTokens: Math.ceil(kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS,
-    outputs: whole('outputs', options.outputs, Math.min(ubatch, Math.max(sequences, 32)), ubatch),
+    // a step cannot have more outputs than tokens
+    outputs: Math.min(ubatch, whole('outputs', options.outputs, Math.max(sequences, DEFAULT_OUTPUTS), MAX_OUTPUTS)),
     threads: whole('threads', options.threads, Math.max(1, machine.cores), MAX_THREADS),
     arenaBytes: whole('arenaBytes', options.arenaBytes, MAX_ARENA_BYTES, MAX_ARENA_BYTES),
   }

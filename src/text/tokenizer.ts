@@ -11,7 +11,7 @@ import type { Tokenizer } from './types.ts'
 import { isTextToken, readVocabulary, TOKEN_TYPE } from './vocabulary.ts'
 import type { Vocabulary } from './vocabulary.ts'
 
-export type { DecodeOptions, EncodeOptions, Tokenizer } from './types.ts'
+export type { Tokenizer } from './types.ts'
 
 const utf8 = new TextEncoder()
 const display = new TextDecoder('utf-8', { ignoreBOM: true })

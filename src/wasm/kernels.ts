@@ -22,13 +22,23 @@ function readBuild(build: KernelBuild): Buffer<ArrayBuffer> {
   }
 }
 
+/** Compiles in the background. V8's compile jobs do not keep Node's event loop alive, so a timer does. */
+async function compile(bytes: Buffer<ArrayBuffer>): Promise<WebAssembly.Module> {
+  const alive = setInterval(() => undefined, 1000)
+  try {
+    return await WebAssembly.compile(bytes)
+  } finally {
+    clearInterval(alive)
+  }
+}
+
 /** Compiles the fastest build that this V8 can run, or the one asked for. Throws `ERR_FILE_ACCESS`. */
 export async function compileKernels(wanted?: KernelBuild): Promise<Kernels> {
   const relaxed = wanted === 'simd' ? undefined : readBuild('relaxed')
   if (relaxed && (wanted === 'relaxed' || WebAssembly.validate(relaxed))) {
-    return { build: 'relaxed', module: await WebAssembly.compile(relaxed) }
+    return { build: 'relaxed', module: await compile(relaxed) }
   }
-  return { build: 'simd', module: await WebAssembly.compile(readBuild('simd')) }
+  return { build: 'simd', module: await compile(readBuild('simd')) }
 }
 
 /** What a kernel instance exports besides the kernels. */

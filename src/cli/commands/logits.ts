@@ -4,7 +4,6 @@ import type { Engine } from '../../engine/engine.ts'
 import { topLogits } from '../../sampling/top-logits.ts'
 import { addEngineOptions, type EngineFlags, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
 import type { Io } from '../io.ts'
-import { Queue } from '../queue.ts'
 import { table } from '../text.ts'
 import { tokenList, whole } from '../values.ts'
 
@@ -33,24 +32,25 @@ export function define(command: Command, io: Io): void {
 
 async function run(model: string | undefined, flags: Flags, io: Io): Promise<void> {
   await withEngine(model, flags, io, async (engine) => {
-    const writing = flags.json || flags.full ? writeJson : writeTable
-    // rows are written while later ones are computed; a failed write is seen by both
-    const rows = new Queue<Position>()
-    await Promise.all([evaluate(engine, flags, io, rows), writing(rows, io)])
+    if (!flags.json && !flags.full) return evaluate(engine, flags, io, (row) => io.write(tableOf(row)))
+    let separator = '{"positions":['
+    await evaluate(engine, flags, io, (row) => {
+      const text = separator + jsonOf(row)
+      separator = ','
+      return io.write(text)
+    })
+    await io.write(']}\n')
   })
 }
 
-async function evaluate(engine: Engine, { tokens, top, full }: Flags, io: Io, rows: Queue<Position>): Promise<void> {
+/** Writes rows as they come; the engine waits when the reader is slower. */
+async function evaluate(engine: Engine, { tokens, top, full }: Flags, io: Io, write: (row: Position) => Promise<void>): Promise<void> {
   const bar = io.bar('evaluating', PREFILL_BAR_MS)
-  const visit = (pos: number, logits: Float32Array): void =>
-    rows.push({ pos, top: topLogits(logits, top), ...(full ? { logits: logits.slice() } : {}) })
+  const visit = (pos: number, logits: Float32Array): Promise<void> =>
+    write({ pos, top: topLogits(logits, top), ...(full ? { logits } : {}) })
   try {
     const onProgress = (done: number, total: number): void => bar.update(done, total, 'tokens')
     await engine.session().evaluate(tokens, visit, { signal: io.signal, onProgress })
-    rows.end()
-  } catch (error) {
-    rows.end(error)
-    throw error
   } finally {
     bar.end()
   }
@@ -59,18 +59,10 @@ async function evaluate(engine: Engine, { tokens, top, full }: Flags, io: Io, ro
 /** Nine digits name every f32 exactly and are half as long as what JSON would write. */
 const short = (value: number): number => Number(value.toPrecision(9))
 
-async function writeJson(rows: AsyncIterable<Position>, io: Io): Promise<void> {
-  let separator = '{"positions":['
-  for await (const { pos, top, logits } of rows) {
-    const best = top.map(([id, logit]) => [id, short(logit)])
-    await io.write(separator + JSON.stringify({ pos, top: best, ...(logits ? { logits: Array.from(logits, short) } : {}) }))
-    separator = ','
-  }
-  await io.write(`${separator === ',' ? '' : separator}]}\n`)
+function jsonOf({ pos, top, logits }: Position): string {
+  const best = top.map(([id, logit]) => [id, short(logit)])
+  return JSON.stringify({ pos, top: best, ...(logits ? { logits: Array.from(logits, short) } : {}) })
 }
 
-async function writeTable(rows: AsyncIterable<Position>, io: Io): Promise<void> {
-  for await (const { pos, top } of rows) {
-    await io.write(`position ${pos}\n${table(top.map(([id, logit]) => [id, logit.toFixed(4).padStart(12)]))}`)
-  }
-}
+const tableOf = ({ pos, top }: Position): string =>
+  `position ${pos}\n${table(top.map(([id, logit]) => [id, logit.toFixed(4).padStart(12)]))}`

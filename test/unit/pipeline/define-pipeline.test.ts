@@ -41,10 +41,12 @@ describe('resolvePipeline', () => {
   })
   afterAll(() => rm(directory, { recursive: true }))
 
-  test('knows the built-in ones by name, and takes a pipeline as it is', async () => {
+  test('knows the built-in ones by name, and checks a pipeline that a program made', async () => {
     for (const name of PIPELINE_NAMES) expect((await resolvePipeline(name)).name).toBe(name)
     const mine = definePipeline({ name: 'mine', executor: 'wasm' })
-    expect(await resolvePipeline(mine)).toBe(mine)
+    expect(await resolvePipeline(mine)).toEqual(mine)
+    const wrong = { ...mine, ringDepth: 3 }
+    await expect(resolvePipeline(wrong)).rejects.toMatchObject({ code: 'ERR_PIPELINE_INVALID' })
   })
 
   test('imports one from a file, and checks it', async () => {
