@@ -18,9 +18,14 @@ export const CONTROL = {
   abandon: 80,
   /** `FanIn` of the workers, 32 words. */
   barrier: 96,
+  /** `CHUNK_COUNTERS` counters, one per product between two barriers: the next chunk of rows that nobody has taken. */
+  chunks: 128,
   /** `Ring` of steps. */
-  ring: 128,
+  ring: 256,
 } as const
+
+/** Products whose rows may be shared out in chunks between two barriers. */
+export const CHUNK_COUNTERS = 8
 
 /** Bytes that one unit of `CONTROL.loaded` stands for. */
 export const LOADED_UNIT_BYTES = 256

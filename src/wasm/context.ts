@@ -1,8 +1,9 @@
 /** What a worker of the pool knows: its kernels in every arena, the step at hand, its share of the work, and where the others are. */
-import { ACTIVATION, type Activation } from '../abi/formats.ts'
-import { CONTROL } from '../abi/control.ts'
+import { ACTIVATION, type Activation, PANEL_ROWS } from '../abi/formats.ts'
+import { CHUNK_COUNTERS, CONTROL } from '../abi/control.ts'
 import { type KernelExports, recordBytes } from '../abi/kernels.ts'
 import { STEP_HEADER } from '../abi/step.ts'
+import { invariant } from '../errors.ts'
 import type { MatrixCall, Program } from '../pipeline/program.ts'
 import type { FanIn } from '../ring/fan-in.ts'
 import type { WaitOptions } from '../ring/wait.ts'
@@ -22,6 +23,13 @@ export interface Share {
   readonly end: number
 }
 
+/** Chunks per worker that a product's rows are cut into: enough that nobody waits long for the slowest. */
+const CHUNKS_PER_WORKER = 6
+
+/** Panels of a chunk: a kernel reads several panels at a time, and a call has a cost. */
+const MIN_CHUNK_PANELS = 4
+const MAX_CHUNK_PANELS = 32
+
 /** Everything a stage function needs. Made once per worker. */
 export class WorkerContext {
   readonly program: Program
@@ -36,6 +44,8 @@ export class WorkerContext {
   tokens = 0
   runs = 0
   outputs = 0
+  /** Products shared out since the last barrier; the same for all workers. */
+  #products = 0
   readonly #control: Int32Array<SharedArrayBuffer>
   readonly #barrier: FanIn
   readonly #wait: WaitOptions
@@ -68,15 +78,40 @@ export class WorkerContext {
 
   /** Waits until every worker is here: what they wrote before is visible after. */
   sync(): void {
-    this.#barrier.arriveAndWait(this.#wait)
+    this.#barrier.arriveAndWait(this.#wait, () => this.#resetChunks())
+    this.#products = 0
   }
 
   /** As `sync`, and agrees on whether to go on: the last worker to arrive reads the step's cancel flag for all. True to abandon. */
   syncAndAgree(cancelWord: Int32Array<SharedArrayBuffer>): boolean {
     this.#barrier.arriveAndWait(this.#wait, () => {
+      this.#resetChunks()
       Atomics.store(this.#control, CONTROL.abandon, Atomics.load(cancelWord, STEP_HEADER.cancel))
     })
+    this.#products = 0
     return Atomics.load(this.#control, CONTROL.abandon) !== 0
+  }
+
+  /** The last worker to arrive has shared out as many products as all others, so its count says which counters were used. */
+  #resetChunks(): void {
+    for (let product = 0; product < this.#products; product++) Atomics.store(this.#control, CONTROL.chunks + product * 16, 0)
+  }
+
+  /**
+   * Calls `visit(begin, end)` for chunks of `rows` rows until all are taken by one worker or another: a worker that is slowed down takes fewer.
+   * Whole panels. Every worker must call it, in the same order, at most `CHUNK_COUNTERS` times between two barriers.
+   */
+  forEachChunk(rows: number, visit: (begin: number, end: number) => void): void {
+    if (this.workers === 1) return visit(0, rows)
+    invariant(this.#products < CHUNK_COUNTERS, 'a stage shares out too many products between two barriers')
+    const counter = CONTROL.chunks + this.#products++ * 16
+    const panels = Math.ceil(rows / PANEL_ROWS / (this.workers * CHUNKS_PER_WORKER))
+    const chunk = Math.min(MAX_CHUNK_PANELS, Math.max(MIN_CHUNK_PANELS, panels)) * PANEL_ROWS
+    for (;;) {
+      const begin = Atomics.add(this.#control, counter, 1) * chunk
+      if (begin >= rows) return
+      visit(begin, Math.min(rows, begin + chunk))
+    }
   }
 
   /** This worker's part of `count` items in whole `unit`s; `turn` rotates who gets the remainder. */
@@ -106,11 +141,12 @@ export class WorkerContext {
     check(arena.kernels.quantize(ACTIVATION[activation], to + begin * record, from + begin * columns * 4, columns, end - begin), 'quantize')
   }
 
-  /** y[tokens, rows] = W x + bias over this worker's rows; `flags` as in `MATMUL`. */
+  /** y[tokens, rows] = W x + bias over the rows that this worker gets; `flags` as in `MATMUL`. */
   matmul(arena: WorkerArena, matrix: MatrixCall, flags: number, y: number, x: number, bias: number, tokens: number): void {
-    const { begin, end } = this.share(matrix.rows, 8)
-    if (begin >= end) return
     const { format, rows, offset, columns } = matrix
-    check(arena.kernels.matmul(format, flags, y, rows, offset, x, 0, 0, 0, bias, columns, begin, end, tokens, this.scratch), 'matmul')
+    const { kernels } = arena
+    this.forEachChunk(rows, (begin, end) => {
+      check(kernels.matmul(format, flags, y, rows, offset, x, 0, 0, 0, bias, columns, begin, end, tokens, this.scratch), 'matmul')
+    })
   }
 }

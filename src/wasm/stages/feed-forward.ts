@@ -22,27 +22,25 @@ export function sharedExperts(context: WorkerContext, call: SharedExpertsCall): 
 function feedForward(context: WorkerContext, arena: WorkerArena, { gate, up, down }: FeedForwardCall, flags: number, y: number): void {
   const { tokens, scratch, program } = context
   const { arena: at } = program
-  const { begin, end } = context.share(gate.rows, 8)
-  if (begin < end) {
-    const input = context.recordsAt(gate.activation, at.normed)
-    const { columns, rows } = gate
+  const input = context.recordsAt(gate.activation, at.normed)
+  context.forEachChunk(gate.rows, (begin, end) => {
     const status = arena.kernels.gated(
       gate.format,
       up.format,
       at.ffnHidden,
-      rows,
+      gate.rows,
       gate.offset,
       up.offset,
       input,
       0,
-      columns,
+      gate.columns,
       begin,
       end,
       tokens,
       scratch,
     )
     check(status, 'gated')
-  }
+  })
   context.sync()
   const records = context.ffnRecordsAt(down.activation)
   if (down.activation !== 'f32') {

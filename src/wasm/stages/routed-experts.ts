@@ -2,8 +2,9 @@
  * routedExperts: routed = sum over a token's experts of weight * down(silu(gate x) * up x), already weighted and summed.
  *
  * Tokens are grouped by expert, so that a weight is read once per step. A pair is (expert, one of its tokens); pairs of an expert are neighbours,
- * and so are their hidden rows. Every worker takes some rows of every expert; the experts of a token are added in ascending order, always.
+ * and so are their hidden rows. Workers take chunks of rows; the experts of a token are added in ascending order, always.
  */
+import { PANEL_ROWS } from '../../abi/formats.ts'
 import { MATMUL, recordBytes } from '../../abi/kernels.ts'
 import type { RoutedExpertsCall } from '../../pipeline/program.ts'
 import type { WorkerArena, WorkerContext } from '../context.ts'
@@ -32,27 +33,32 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
     arena.floats.fill(0, at.routed / 4 + begin, at.routed / 4 + end)
   }
   const input = context.recordsAt(gate.activation, at.normed)
-  forEachExpert(arena, call, groups, (expert, pair, count) => {
-    const { begin, end } = context.share(gate.rows, 8, expert)
-    if (begin >= end) return
-    const weights = expert * gate.expertBytes
-    const hidden = at.ffnHidden + pair * gate.rows * 4
-    const status = arena.kernels.gated(
-      gate.format,
-      up.format,
-      hidden,
-      gate.rows,
-      gate.offset + weights,
-      up.offset + expert * up.expertBytes,
-      input,
-      groups.pairToken + pair * 4,
-      gate.columns,
-      begin,
-      end,
-      count,
-      context.scratch,
-    )
-    check(status, 'gated')
+  const active = activeExperts(arena, call, groups)
+  // one range of rows over all experts, so that their work is shared out together
+  const rowsEach = Math.ceil(gate.rows / PANEL_ROWS) * PANEL_ROWS
+  context.forEachChunk(active.length * rowsEach, (begin, end) => {
+    for (let row = begin; row < end;) {
+      const { expert, pair, count } = active[Math.floor(row / rowsEach)]!
+      const first = row % rowsEach
+      const last = Math.min(first + end - row, rowsEach)
+      const status = arena.kernels.gated(
+        gate.format,
+        up.format,
+        at.ffnHidden + pair * gate.rows * 4,
+        gate.rows,
+        gate.offset + expert * gate.expertBytes,
+        up.offset + expert * up.expertBytes,
+        input,
+        groups.pairToken + pair * 4,
+        gate.columns,
+        first,
+        Math.min(last, gate.rows),
+        count,
+        context.scratch,
+      )
+      check(status, 'gated')
+      row += last - first
+    }
   })
   context.sync()
 
@@ -63,27 +69,28 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
     context.sync()
   }
   const stride = recordBytes(down.activation, down.columns)
-  forEachExpert(arena, call, groups, (expert, pair, count) => {
-    const { begin, end } = context.share(down.rows, 8)
-    if (begin >= end) return
-    const status = arena.kernels.matmul(
-      down.format,
-      MATMUL.add,
-      at.routed,
-      shape.hidden,
-      down.offset + expert * down.expertBytes,
-      records + pair * stride,
-      0,
-      groups.pairToken + pair * 4,
-      groups.pairWeight + pair * 4,
-      0,
-      down.columns,
-      begin,
-      end,
-      count,
-      context.scratch,
-    )
-    check(status, 'matmul')
+  // rows are shared out and every chunk takes all experts in order, because they add to the same sums
+  context.forEachChunk(down.rows, (begin, end) => {
+    for (const { expert, pair, count } of active) {
+      const status = arena.kernels.matmul(
+        down.format,
+        MATMUL.add,
+        at.routed,
+        shape.hidden,
+        down.offset + expert * down.expertBytes,
+        records + pair * stride,
+        0,
+        groups.pairToken + pair * 4,
+        groups.pairWeight + pair * 4,
+        0,
+        down.columns,
+        begin,
+        end,
+        count,
+        context.scratch,
+      )
+      check(status, 'matmul')
+    }
   })
 }
 
@@ -99,16 +106,22 @@ function groupPairs(context: WorkerContext, arena: WorkerArena): Groups {
   return { offsets: offsets / 4, pairToken, pairWeight }
 }
 
-/** Calls `visit(expert - expertBegin, first pair, pairs)` for every expert of the call that some token chose. */
-function forEachExpert(
-  arena: WorkerArena,
-  call: RoutedExpertsCall,
-  groups: Groups,
-  visit: (expert: number, pair: number, count: number) => void,
-): void {
+/** An expert of the call that some token chose. */
+interface ActiveExpert {
+  /** Index among the call's experts. */
+  readonly expert: number
+  /** Its first pair, and how many it has. */
+  readonly pair: number
+  readonly count: number
+}
+
+/** The call's experts that have work, ascending. */
+function activeExperts(arena: WorkerArena, call: RoutedExpertsCall, groups: Groups): ActiveExpert[] {
+  const active: ActiveExpert[] = []
   for (let expert = call.expertBegin; expert < call.expertEnd; expert++) {
     const pair = arena.words[groups.offsets + expert]!
     const count = arena.words[groups.offsets + expert + 1]! - pair
-    if (count > 0) visit(expert - call.expertBegin, pair, count)
+    if (count > 0) active.push({ expert: expert - call.expertBegin, pair, count })
   }
+  return active
 }
