@@ -6,6 +6,7 @@ export type { LoadOptions, PlannedModel, Progress } from './engine/load-model.ts
 export type { Answer, Engine, Session } from './engine/engine.ts'
 export type { Delta, Finish, FinishReason, GenerateOptions, Prompt, Timings } from './engine/generate.ts'
 export type { EvaluateOptions, OnLogits } from './engine/session.ts'
+export type { Profile, StageProfile, StepProfile } from './engine/profile.ts'
 export type { SamplingOptions } from './sampling/options.ts'
 export type { ChatMessage, ChatTemplate } from './text/chat-template.ts'
 export type { Tokenizer } from './text/tokenizer.ts'

@@ -14,6 +14,8 @@ export interface EngineFlags {
   readonly ubatch?: number
   readonly kvTokens?: number
   readonly arenaBytes?: number
+  /** Of the commands that have `--profile`. */
+  readonly profile?: true
 }
 
 /** A load shorter than this needs no bar. */
@@ -31,7 +33,7 @@ export function addEngineOptions(command: Command): Command {
   return addModelArgument(command)
     .option('--pipeline <name>', 'cpu, hybrid, gpu, or the path of a module that exports a pipeline (default: cpu)')
     .option('--threads <n>', 'worker threads (default: one per core)', whole(1))
-    .option('--context <tokens>', "longest sequence (default: the model's, at most 4096)", whole(1))
+    .option('-c, --context <tokens>', "longest sequence (default: the model's, at most 4096)", whole(1))
     .option('--ubatch <tokens>', 'tokens that go through a step together (default: at most 512)', whole(1))
     .addOption(new Option('--kv-tokens <tokens>', 'size of the KV cache (default: the context)').argParser(whole(1)).hideHelp())
     .addOption(new Option('--arena-bytes <bytes>', 'largest arena (default: 4 GiB)').argParser(whole(1)).hideHelp())
@@ -43,8 +45,9 @@ export function modelPath(model: string | undefined): string {
 }
 
 /** Options for the engine. A command line has one sequence. */
-export function loadOptions({ pipeline, threads, context, ubatch, kvTokens, arenaBytes }: EngineFlags, io: Io): LoadOptions {
-  return { pipeline, threads, contextTokens: context, ubatch, kvTokens, arenaBytes, sequences: 1, signal: io.signal }
+export function loadOptions({ context: contextTokens, ...flags }: EngineFlags, io: Io): LoadOptions {
+  const { pipeline, threads, ubatch, kvTokens, arenaBytes, profile } = flags
+  return { pipeline, threads, contextTokens, ubatch, kvTokens, arenaBytes, profile, sequences: 1, signal: io.signal }
 }
 
 /** Loads the model, does the work, and closes the engine whatever happens. */

@@ -24,6 +24,7 @@ const COMMANDS: readonly Entry[] = [
   { name: 'perplexity', summary: 'how well a model predicts a text', load: () => import('./commands/perplexity.ts') },
   { name: 'inspect', summary: 'metadata, tensors, formats and sizes of a model file', load: () => import('./commands/inspect.ts') },
   { name: 'plan', summary: 'where every byte would go, and the program; loads nothing', load: () => import('./commands/plan.ts') },
+  { name: 'sweep', summary: 'how fast prefill and decode are at every depth of the cache', load: () => import('./commands/sweep.ts') },
   { name: 'synth', summary: "write a random-weight model of a real model's shape", load: () => import('./commands/synth.ts') },
 ]
 

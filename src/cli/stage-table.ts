@@ -1,6 +1,7 @@
 /** A program as a list of stages for JSON, and as a table with layers that are alike on one line. Pure. */
 import { formatById } from '../abi/formats.ts'
-import type { FeedForwardCall, MatrixCall, Program, StageCall } from '../pipeline/program.ts'
+import { expertsOf, matricesOf, packedBytesOf } from '../pipeline/call-weights.ts'
+import type { Program, StageCall } from '../pipeline/program.ts'
 import type { ExecutorName } from '../placement/stages.ts'
 import type { Plan } from '../placement/types.ts'
 import { bytesText } from './text.ts'
@@ -19,21 +20,10 @@ export interface StageRow {
   readonly bytes: number
 }
 
-const ffnMatrices = ({ gate, up, down }: FeedForwardCall): MatrixCall[] => [gate, up, down]
-
-/** The matrices of a call, and how many experts of each. */
-function weightsOf(call: StageCall): { matrices: readonly MatrixCall[]; experts: number } {
-  if (call.stage === 'attention') return { matrices: [call.q, call.k, call.v, call.output], experts: 1 }
-  if (call.stage === 'router') return { matrices: [call.gate], experts: 1 }
-  if (call.stage === 'routedExperts') return { matrices: ffnMatrices(call.weights), experts: call.expertEnd - call.expertBegin }
-  if (!('weights' in call)) return { matrices: [], experts: 0 }
-  return { matrices: 'gate' in call.weights ? ffnMatrices(call.weights) : [call.weights], experts: 1 }
-}
-
 /** Every call of the program, in order. */
 export function stagesOf(program: Program, plan: Plan): StageRow[] {
   return program.calls.map((call) => {
-    const { matrices, experts } = weightsOf(call)
+    const matrices = matricesOf(call)
     return {
       stage: call.stage,
       layer: 'layer' in call ? call.layer : null,
@@ -41,7 +31,7 @@ export function stagesOf(program: Program, plan: Plan): StageRow[] {
       // a transfer feeds the routed experts, or whatever comes next in their arena
       executor: plan.pipeline.placement[call.stage === 'transfer' ? 'routedExperts' : call.stage],
       formats: [...new Set(matrices.map(({ format }) => formatById(format)?.name ?? String(format)))],
-      bytes: matrices.reduce((sum, { expertBytes }) => sum + expertBytes * experts, 0),
+      bytes: packedBytesOf(matrices) * expertsOf(call),
     }
   })
 }

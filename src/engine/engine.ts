@@ -8,16 +8,20 @@ import { TandemError } from '../errors.ts'
 import type { Model } from '../model/types.ts'
 import type { Program } from '../pipeline/program.ts'
 import type { Plan } from '../placement/types.ts'
+import type { StageTimes } from '../trace/stage-times.ts'
 import { type ChatTemplate, createChatTemplate } from '../text/chat-template.ts'
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { type Delta, type Finish, generate, type GenerateOptions, type Prompt, type TextTools } from './generate.ts'
 import { KvBlocks } from './kv-blocks.ts'
+import { type Profile, Profiler } from './profile.ts'
 import { SequenceState, type SessionHost } from './session.ts'
 import { type StepExecutor, StepLoop } from './step-loop.ts'
 
 /** An executor that the engine owns. */
 export interface EngineExecutor extends StepExecutor {
   readonly failure: TandemError | undefined
+  /** Times of the program's calls, if it was asked to record them. */
+  readonly stageTimes?: StageTimes | undefined
   /** Also ends a step in flight: `whenCompleted` rejects. */
   close(): Promise<void>
 }
@@ -52,6 +56,7 @@ export class Engine {
   readonly plan: Plan
   readonly program: Program
   readonly #executor: EngineExecutor
+  readonly #profiler: Profiler | undefined
   readonly #loop: StepLoop
   readonly #blocks: KvBlocks
   readonly #sessions = new Set<SequenceState>()
@@ -64,7 +69,9 @@ export class Engine {
     this.program = parts.program
     this.#executor = parts.executor
     const { limits, step } = parts.plan
-    this.#loop = new StepLoop(parts.executor, limits, step)
+    const { stageTimes } = parts.executor
+    this.#profiler = stageTimes && new Profiler(parts.executor, stageTimes, parts.program)
+    this.#loop = new StepLoop(this.#profiler ?? parts.executor, limits, step)
     this.#blocks = new KvBlocks(limits.kvTokens / KV_BLOCK_TOKENS)
     this.#text = lazyText(parts.model)
   }
@@ -118,6 +125,16 @@ export class Engine {
     } finally {
       await session.close()
     }
+  }
+
+  /** Where the time of the steps went; undefined unless loaded with `profile`. Complete between two calls. */
+  profile(): Profile | undefined {
+    return this.#profiler?.profile()
+  }
+
+  /** Forgets the steps recorded so far, such as those of a warm-up; only between two calls. */
+  resetProfile(): void {
+    this.#profiler?.reset()
   }
 
   /** Aborts what is running, ends the workers and gives the memory back. May be called again. */

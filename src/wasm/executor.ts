@@ -16,6 +16,7 @@ import { FanIn } from '../ring/fan-in.ts'
 import { poison } from '../ring/poison.ts'
 import { Ring, ringWords } from '../ring/ring.ts'
 import { waitWhileAsync } from '../ring/wait.ts'
+import { StageTimes } from '../trace/stage-times.ts'
 import { compileKernels, type Kernels } from './kernels.ts'
 import { ServePool } from './pool.ts'
 import type { ServeTask } from './protocol.ts'
@@ -33,6 +34,8 @@ export interface WasmExecutorOptions {
   readonly ringDepth: number
   /** Longest that a wait inside a step, or a load without progress, may take, ms. */
   readonly deadlineMs: number
+  /** Whether workers record the time of every call. Default false. */
+  readonly profile?: boolean | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined
 }
@@ -61,6 +64,8 @@ const delay = (ms: number): Promise<void> => new Promise((resolve) => void setTi
 /** See the file's header. Made by `startWasmExecutor`. */
 export class WasmExecutor {
   readonly kernels: Kernels
+  /** Times of the calls, with `profile`. */
+  readonly stageTimes: StageTimes | undefined
   readonly #options: WasmExecutorOptions
   readonly #words: Int32Array<SharedArrayBuffer>
   readonly #control: WebAssembly.Memory
@@ -77,7 +82,7 @@ export class WasmExecutor {
   constructor(options: WasmExecutorOptions, kernels: Kernels) {
     this.kernels = kernels
     this.#options = options
-    const { step } = options.program
+    const { step, calls } = options.program
     const controlWords = CONTROL.ring + ringWords(options.ringDepth)
     this.#slots = Math.ceil((controlWords * 4) / 64) * 64
     this.#slotBytes = Math.ceil(step.bytes / 64) * 64
@@ -85,6 +90,7 @@ export class WasmExecutor {
     this.#arenas = options.arenaBytes.map(createArena)
     this.#words = new Int32Array(arenaBuffer(this.#control))
     this.#ring = new Ring(this.#words, CONTROL.ring, options.ringDepth, options.threads)
+    this.stageTimes = options.profile ? new StageTimes(options.threads, calls.length) : undefined
     this.#pool = new ServePool(options.threads)
     const workers = Array.from({ length: options.threads }, (_, worker) => this.#serve(worker))
     this.#served = Promise.all(workers).then(() => undefined)
@@ -108,6 +114,7 @@ export class WasmExecutor {
       slotBytes: this.#slotBytes,
       spins: threads <= cores ? SPINS : 0,
       deadlineMs,
+      stageTimes: this.stageTimes?.buffer,
     }
     try {
       const { error } = await this.#pool.serve(task)

@@ -25,6 +25,8 @@ export interface ServeTask {
   readonly spins: number
   /** Deadline of a wait inside a step, ms. */
   readonly deadlineMs: number
+  /** Where to leave the time of every call (`trace/stage-times.ts`), if anybody wants to know. */
+  readonly stageTimes: SharedArrayBuffer | undefined
 }
 
 /** How a `serve` task ended. Errors are records: a thrown error would lose its code on the way. */

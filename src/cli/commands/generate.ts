@@ -6,6 +6,7 @@ import { TandemError } from '../../errors.ts'
 import { addEngineOptions, type EngineFlags, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
 import { isPiped, readStdin } from '../input.ts'
 import type { Io } from '../io.ts'
+import { addProfileOption, profileText } from '../profile.ts'
 import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
 
 interface Flags extends EngineFlags, SamplingFlags {
@@ -22,6 +23,7 @@ const FIRST_BYTE_MS = 1000
 
 export function define(command: Command, io: Io): void {
   addSamplingOptions(addEngineOptions(command).option('-p, --prompt <text>', 'the prompt; - or a pipe: read it from stdin'))
+  addProfileOption(command)
     .option('--raw', 'take the prompt as it is, not as a message in the chat template; control tokens in it are recognised')
     .option('--json', 'one line of JSON at the end instead of the text')
     .addHelpText('after', '\nExample:\n  $ tandem generate model.gguf --prompt "Tell me a story about a fox." --temperature 0.7 --seed 1\n')
@@ -68,9 +70,11 @@ async function answer(engine: Engine, prompt: string, options: GenerateOptions, 
   }
   if (!finish) throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
   const { promptTokens, tokens, finishReason, timings } = finish
-  if (isJson) await io.writeJson({ text, promptTokens, tokens, finishReason, timings })
+  const profile = engine.profile()
+  if (isJson) await io.writeJson({ text, promptTokens, tokens, finishReason, timings, ...(profile ? { profile } : {}) })
   else await io.write('\n')
   io.talk(summary(finish))
+  if (profile && !isJson) io.talk(profileText(profile))
 }
 
 /** One line about speed. */

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { cli } from './cli-process.ts'
 
-const COMMANDS = ['generate', 'chat', 'tokenize', 'logits', 'perplexity', 'inspect', 'plan', 'synth']
+const COMMANDS = ['generate', 'chat', 'tokenize', 'logits', 'perplexity', 'inspect', 'plan', 'sweep', 'synth']
 
 describe.concurrent('wrong usage is exit 2, one line on stderr and nothing on stdout:', () => {
   test.each([
