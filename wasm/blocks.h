@@ -8,20 +8,32 @@
 #define BLOCK struct __attribute__((packed))
 
 BLOCK block_q4_0 { uint16_t d; uint8_t qs[16]; };
+BLOCK block_q4_1 { uint16_t d, m; uint8_t qs[16]; };
 BLOCK block_q5_0 { uint16_t d; uint32_t qh; uint8_t qs[16]; };
+BLOCK block_q5_1 { uint16_t d, m; uint32_t qh; uint8_t qs[16]; };
 BLOCK block_q8_0 { uint16_t d; int8_t qs[32]; };
 BLOCK block_iq4_nl { uint16_t d; uint8_t qs[16]; };
+BLOCK block_mxfp4 { uint8_t e; uint8_t qs[16]; };
+BLOCK block_q2_k { uint8_t scales[16]; uint8_t qs[64]; uint16_t d, dmin; };
+BLOCK block_q3_k { uint8_t hmask[32]; uint8_t qs[64]; uint8_t scales[12]; uint16_t d; };
 BLOCK block_q4_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qs[128]; };
 BLOCK block_q5_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qh[32]; uint8_t qs[128]; };
 BLOCK block_q6_k { uint8_t ql[128]; uint8_t qh[64]; int8_t scales[16]; uint16_t d; };
+BLOCK block_iq4_xs { uint16_t d, scales_h; uint8_t scales_l[4]; uint8_t qs[128]; };
 
 _Static_assert(sizeof(struct block_q4_0) == 18, "Q4_0");
+_Static_assert(sizeof(struct block_q4_1) == 20, "Q4_1");
 _Static_assert(sizeof(struct block_q5_0) == 22, "Q5_0");
+_Static_assert(sizeof(struct block_q5_1) == 24, "Q5_1");
 _Static_assert(sizeof(struct block_q8_0) == 34, "Q8_0");
 _Static_assert(sizeof(struct block_iq4_nl) == 18, "IQ4_NL");
+_Static_assert(sizeof(struct block_mxfp4) == 17, "MXFP4");
+_Static_assert(sizeof(struct block_q2_k) == 84, "Q2_K");
+_Static_assert(sizeof(struct block_q3_k) == 110, "Q3_K");
 _Static_assert(sizeof(struct block_q4_k) == 144, "Q4_K");
 _Static_assert(sizeof(struct block_q5_k) == 176, "Q5_K");
 _Static_assert(sizeof(struct block_q6_k) == 210, "Q6_K");
+_Static_assert(sizeof(struct block_iq4_xs) == 136, "IQ4_XS");
 
 /* Low nibbles are elements 0..15, high nibbles 16..31. */
 static inline int nibble_of_32(const uint8_t *qs, int k) { return k < 16 ? qs[k] & 15 : qs[k - 16] >> 4; }
@@ -32,13 +44,42 @@ static inline int quant_q4_0(const struct block_q4_0 *b, int k) { return nibble_
 /* weight = d (quant - 16); bit k of qh is the fifth bit of element k */
 static inline int quant_q5_0(const struct block_q5_0 *b, int k) { return nibble_of_32(b->qs, k) | (int)((b->qh >> k) & 1) << 4; }
 
+/* weight = d quant + m */
+static inline int quant_q4_1(const struct block_q4_1 *b, int k) { return nibble_of_32(b->qs, k); }
+static inline int quant_q5_1(const struct block_q5_1 *b, int k) { return nibble_of_32(b->qs, k) | (int)((b->qh >> k) & 1) << 4; }
+
 /* weight = d quant */
 static inline int quant_q8_0(const struct block_q8_0 *b, int k) { return b->qs[k]; }
 
 /* weight = d IQ4_NL_VALUES[quant] */
 static inline int quant_iq4_nl(const struct block_iq4_nl *b, int k) { return nibble_of_32(b->qs, k); }
 
-#define IQ4_NL_VALUES -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+/* Every value of a table plus `by`. */
+#define IQ4_NL_VALUES(by) (by) - 127, (by) - 104, (by) - 83, (by) - 65, (by) - 49, (by) - 35, (by) - 22, (by) - 10, (by) + 1, (by) + 13, (by) + 25, \
+  (by) + 38, (by) + 53, (by) + 69, (by) + 89, (by) + 113
+#define MXFP4_VALUES(by) (by), (by) + 1, (by) + 2, (by) + 3, (by) + 4, (by) + 6, (by) + 8, (by) + 12, \
+  (by), (by) - 1, (by) - 2, (by) - 3, (by) - 4, (by) - 6, (by) - 8, (by) - 12
+
+/* weight = 2^(e - 128) MXFP4_VALUES[quant]: the values are twice those of the standard's E2M1 */
+static inline int quant_mxfp4(const struct block_mxfp4 *b, int k) { return nibble_of_32(b->qs, k); }
+
+/* Each half of 128 has 32 bytes of two bits per element, quarter by quarter. */
+static inline int two_bits_of_256(const uint8_t *qs, int k) { return qs[k / 128 * 32 + k % 32] >> k % 128 / 32 * 2 & 3; }
+
+/* weight = d (scales[k / 16] & 15) quant - dmin (scales[k / 16] >> 4) */
+static inline int quant_q2_k(const struct block_q2_k *b, int k) { return two_bits_of_256(b->qs, k); }
+
+/* weight = d (scale[k / 16] - 32) (quant - 4) */
+static inline int quant_q3_k(const struct block_q3_k *b, int k) { return two_bits_of_256(b->qs, k) | (b->hmask[k % 32] >> k / 32 & 1) << 2; }
+static inline int scale_q3_k(const struct block_q3_k *b, int sub) {
+  return (sub < 8 ? b->scales[sub] & 15 : b->scales[sub - 8] >> 4) | (b->scales[8 + sub % 4] >> sub / 4 * 2 & 3) << 4;
+}
+
+/* weight = d (scale[k / 32] - 32) IQ4_NL_VALUES[quant] */
+static inline int quant_iq4_xs(const struct block_iq4_xs *b, int k) { return nibble_of_32(b->qs + k / 32 * 16, k % 32); }
+static inline int scale_iq4_xs(const struct block_iq4_xs *b, int sub) {
+  return (b->scales_l[sub / 2] >> sub % 2 * 4 & 15) | (b->scales_h >> sub * 2 & 3) << 4;
+}
 
 /* Pairs of sub-blocks of 32 share 32 bytes: the first has the low nibbles, the second the high ones. */
 static inline int nibble_of_256(const uint8_t *qs, int k) {

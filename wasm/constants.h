@@ -8,10 +8,16 @@
 #include "simd.h"
 
 struct constants {
+  v128_t zero;          /* i32: 0, which the compiler does not know */
   v128_t nibble;        /* u8: 0x0f */
   v128_t fifth;         /* u8: 0x10 */
   v128_t sixth;         /* u8: 0x30 */
-  v128_t iq4_nl;        /* i8: IQ4_NL's values by nibble */
+  v128_t pair;          /* u8: 0x03 */
+  v128_t third;         /* u8: 0x04 */
+  v128_t scale_tops;    /* i16: 0x30 */
+  v128_t thirty_two;    /* i16: 32 */
+  v128_t iq4_nl;        /* u8: IQ4_NL's values by nibble, plus 127 */
+  v128_t mxfp4;         /* u8: MXFP4's values by nibble, plus 12 */
   v128_t sign;          /* i32: the sign bit */
   v128_t magnitude;     /* i32: an f16's other bits, shifted by 13, below a sign extension */
   v128_t bias;          /* i32: 112 << 23, f32's exponent bias less f16's */
@@ -22,10 +28,16 @@ struct constants {
 #define ALL_LANES(x) {(int)(x), (int)(x), (int)(x), (int)(x)}
 
 static const volatile struct constants CONSTANTS = {
+    .zero = ALL_LANES(0),
     .nibble = ALL_LANES(0x0f0f0f0f),
     .fifth = ALL_LANES(0x10101010),
     .sixth = ALL_LANES(0x30303030),
-    .iq4_nl = (v128_t)(__i8x16){IQ4_NL_VALUES},
+    .pair = ALL_LANES(0x03030303),
+    .third = ALL_LANES(0x04040404),
+    .scale_tops = ALL_LANES(0x00300030),
+    .thirty_two = ALL_LANES(0x00200020),
+    .iq4_nl = (v128_t)(__u8x16){IQ4_NL_VALUES(127)},
+    .mxfp4 = (v128_t)(__u8x16){MXFP4_VALUES(12)},
     .sign = ALL_LANES(0x80000000),
     .magnitude = ALL_LANES(0x0fffffff),
     .bias = ALL_LANES(112 << 23),
@@ -34,6 +46,7 @@ static const volatile struct constants CONSTANTS = {
 };
 
 INLINE struct constants read_constants(void) {
-  return (struct constants){CONSTANTS.nibble, CONSTANTS.fifth, CONSTANTS.sixth,         CONSTANTS.iq4_nl, CONSTANTS.sign,
-                            CONSTANTS.magnitude, CONSTANTS.bias, CONSTANTS.bias_plus_one, CONSTANTS.least};
+  const volatile struct constants *c = &CONSTANTS;
+  return (struct constants){c->zero, c->nibble, c->fifth, c->sixth, c->pair, c->third, c->scale_tops, c->thirty_two,
+                            c->iq4_nl, c->mxfp4, c->sign, c->magnitude, c->bias, c->bias_plus_one, c->least};
 }

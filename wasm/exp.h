@@ -1,4 +1,4 @@
-/* exp for four f32: relative error below 2e-7, 0 below -87.3, e^88.37 above that, NaN stays NaN. */
+/* exp and 2^x for four f32. exp: relative error below 2e-7, 0 below -87.3, e^88.37 above that, NaN stays NaN. */
 #pragma once
 #include "simd.h"
 
@@ -22,8 +22,26 @@ INLINE v128_t exp_f32x4(v128_t x) {
   return wasm_v128_andnot(scaled, wasm_f32x4_lt(x, wasm_f32x4_splat(-87.3f)));
 }
 
-/* The same function for one value. */
-INLINE float exp_f32(float x) { return wasm_f32x4_extract_lane(exp_f32x4(wasm_f32x4_splat(x)), 0); }
+/*
+ * 2^x for x <= 0: relative error below 2e-7, 1 at 0, 0 below -126, NaN stays NaN. x = n + r with |r| <= 1/2; n is in the last bits of
+ * x + 1.5 * 2^23; 2^r is a minimax polynomial.
+ */
+INLINE v128_t exp2_f32x4(v128_t x) {
+  const v128_t magic = wasm_f32x4_splat(12582912), shifted = wasm_f32x4_add(x, magic);
+  const v128_t r = wasm_f32x4_sub(x, wasm_f32x4_sub(shifted, magic));
+  v128_t p = wasm_f32x4_splat(0.00015353362f);
+  p = madd(p, r, wasm_f32x4_splat(0.0013398875f));
+  p = madd(p, r, wasm_f32x4_splat(0.00961843692f));
+  p = madd(p, r, wasm_f32x4_splat(0.0555033237f));
+  p = madd(p, r, wasm_f32x4_splat(0.240226477f));
+  p = madd(p, r, wasm_f32x4_splat(0.693147182f));
+  p = madd(p, r, wasm_f32x4_splat(1));
+  const v128_t scaled = wasm_i32x4_add(p, wasm_i32x4_shl(shifted, 23));
+  return wasm_v128_andnot(scaled, wasm_f32x4_lt(x, wasm_f32x4_splat(-126)));
+}
+
+/* The same for one value. */
+INLINE float exp2_f32(float x) { return wasm_f32x4_extract_lane(exp2_f32x4(wasm_f32x4_splat(x)), 0); }
 
 /* 1 / (1 + e^-x) */
 INLINE v128_t sigmoid_f32x4(v128_t x) {

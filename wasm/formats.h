@@ -15,12 +15,18 @@ enum activation { ACTIVATION_F32 = 0, ACTIVATION_Q8X32 = 1, ACTIVATION_Q8X256 = 
   X(F16, 1, 1, 2, 16, ACTIVATION_F32)             \
   X(BF16, 30, 1, 2, 16, ACTIVATION_F32)           \
   X(Q4_0, 2, 32, 18, 144, ACTIVATION_Q8X32)       \
+  X(Q4_1, 3, 32, 20, 160, ACTIVATION_Q8X32)       \
   X(Q5_0, 6, 32, 22, 176, ACTIVATION_Q8X32)       \
+  X(Q5_1, 7, 32, 24, 192, ACTIVATION_Q8X32)       \
   X(Q8_0, 8, 32, 34, 272, ACTIVATION_Q8X32)       \
   X(IQ4_NL, 20, 32, 18, 144, ACTIVATION_Q8X32)    \
+  X(MXFP4, 39, 32, 17, 136, ACTIVATION_Q8X32)     \
+  X(Q2_K, 10, 256, 84, 672, ACTIVATION_Q8X256)    \
+  X(Q3_K, 11, 256, 110, 880, ACTIVATION_Q8X256)   \
   X(Q4_K, 12, 256, 144, 1184, ACTIVATION_Q8X256)  \
   X(Q5_K, 13, 256, 176, 1440, ACTIVATION_Q8X256)  \
-  X(Q6_K, 14, 256, 210, 1680, ACTIVATION_Q8X256)
+  X(Q6_K, 14, 256, 210, 1680, ACTIVATION_Q8X256)  \
+  X(IQ4_XS, 23, 256, 136, 1104, ACTIVATION_Q8X256)
 
 enum { FORMAT_IDS = 64 }; /* ggml ids are below this */
 
@@ -30,6 +36,7 @@ enum { FORMAT_IDS = 64 }; /* ggml ids are below this */
  * repack  writes the panel of `count` <= 8 file rows, missing ones as zeros; 0 when a weight or scale is not finite
  * unpack  y: f32[columns] = row `row` of a panel
  * dot     out: f32[tokens, 8] = the panel's 8 rows times `tokens` activation records x[t]
+ * decode  out: f32[STREAMS, 8] = the rows of several panels times one record; bit for bit what dot gives for each
  */
 struct format {
   int elements;
@@ -40,6 +47,7 @@ struct format {
   int (*repack)(uint8_t *panel, const uint8_t *rows, int columns, int count);
   void (*unpack)(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch);
   void (*dot)(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
+  void (*decode)(float *out, const uint8_t *const *panels, const uint8_t *x, int columns);
 };
 
 /* The format with a ggml id, or 0. */

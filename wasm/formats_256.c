@@ -1,21 +1,25 @@
 /*
- * Q4_K, Q5_K and Q6_K: super-blocks of 256. The dot products and the order of columns are tile256.h; here is what differs by format.
+ * Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and IQ4_XS: super-blocks of 256. Dot products and the order of columns: tile256.h; here is what differs
+ * by format.
+ * Panel blocks begin with f16 d[8]; where each part is follows, in bytes. Pairs are [8 rows][a, b].
  *
- *           Q4_K, Q5_K                          Q6_K
- *   0       f16 d[8]                            f16 d[8]
- *   16      f16 dmin[8]                         i8 scales[4 chunks][early, late][8 rows][a, b]
- *   32      u8 scales[4 chunks][8 rows][a, b]
- *   96      u8 minima, the same
- *   160     nibbles, 4 x 256 bytes              (at 144)
- *   1184    Q5_K: fifth bits, 4 x 64 bytes      (at 1168) two top bits, 4 x 128 bytes
+ *   Q2_K     16 f16 dmin[8]; 32 u8 pairs[4 chunks][early, late], scale below minimum; 160 two bits
+ *   Q3_K     16 u8 pairs[4 chunks] of the scales' low nibbles, early below late; 80 u8 pairs[2] of their two top bits: early and late of
+ *            chunk 0, of chunk 1, then of 2 and 3; 112 two bits; 624 third bits
+ *   Q4_K     16 f16 dmin[8]; 32 u8 pairs[4 chunks] of scales; 96 the same of minima; 160 nibbles
+ *   Q5_K     as Q4_K; 1184 fifth bits
+ *   Q6_K     16 i8 pairs[4 chunks][early, late] of scales; 144 nibbles; 1168 top bits
+ *   IQ4_XS   16 i8 pairs[4 chunks] of scales; 80 nibbles
  *
- * Fifth bits: per chunk 2 vectors of 32 bytes, steps 0..7 and 8..15, bit step % 8. Top bits: per chunk 4 vectors, bits 2 (step % 4) of vector step / 4.
+ * Nibbles: 256 bytes per chunk. Others, per chunk: two bits and top bits 4 vectors of 32 bytes, bits 2 (step % 4) of vector step / 4;
+ * third and fifth bits 2 vectors, steps 0..7 and 8..15, bit step % 8.
  */
 #include "blocks.h"
 #include "formats.h"
 #include "tile256.h"
 
-enum { NIBBLES_K = 160, FIFTH_BITS_K = 1184, NIBBLES_6 = 144, TOP_BITS_6 = 1168 };
+enum { PAIRS = 16, NIBBLES_K = 160, FIFTH_BITS_K = 1184, NIBBLES_6 = 144, TOP_BITS_6 = 1168, NIBBLES_XS = 80 };
+enum { PAIRS_K = 32, MINIMA_K = 96, TWO_BITS_2 = 160, TOPS_3 = 80, TWO_BITS_3 = 112, THIRD_BITS_3 = 624 };
 
 INLINE v128_t nibbles256(const uint8_t *nibbles, int chunk, int step, int half, struct constants constants) {
   const v128_t v = load(nibbles + 256 * chunk + 32 * (step & 7) + 16 * half);
@@ -25,6 +29,26 @@ INLINE v128_t nibbles256(const uint8_t *nibbles, int chunk, int step, int half, 
 /* Bits from `bit` on, moved to bit 4; a 16-bit shift may drag in a neighbour's bits, which the mask removes. */
 INLINE v128_t bits_to_fourth(v128_t bits, int bit, v128_t mask) {
   return wasm_v128_and(bit < 4 ? wasm_i16x8_shl(bits, 4 - bit) : wasm_u16x8_shr(bits, bit - 4), mask);
+}
+
+INLINE v128_t two_bits(const uint8_t *at, int chunk, int step, int half, struct constants constants) {
+  const v128_t v = load(at + 128 * chunk + 32 * (step >> 2) + 16 * half);
+  return wasm_v128_and(step & 3 ? wasm_u16x8_shr(v, 2 * (step & 3)) : v, constants.pair);
+}
+
+INLINE v128_t weights_Q2_K(const uint8_t *block, int chunk, int step, int half, struct constants constants) {
+  return two_bits(block + TWO_BITS_2, chunk, step, half, constants);
+}
+
+INLINE v128_t weights_Q3_K(const uint8_t *block, int chunk, int step, int half, struct constants constants) {
+  const v128_t bits = load(block + THIRD_BITS_3 + 64 * chunk + 32 * (step >> 3) + 16 * half);
+  const int bit = step & 7;
+  const v128_t third = wasm_v128_and(bit < 2 ? wasm_i16x8_shl(bits, 2 - bit) : wasm_u16x8_shr(bits, bit - 2), constants.third);
+  return wasm_v128_or(two_bits(block + TWO_BITS_3, chunk, step, half, constants), third);
+}
+
+INLINE v128_t weights_IQ4_XS(const uint8_t *block, int chunk, int step, int half, struct constants constants) {
+  return lookup(constants.iq4_nl, nibbles256(block + NIBBLES_XS, chunk, step, half, constants));
 }
 
 INLINE v128_t weights_Q4_K(const uint8_t *block, int chunk, int step, int half, struct constants constants) {
@@ -41,17 +65,45 @@ INLINE v128_t weights_Q6_K(const uint8_t *block, int chunk, int step, int half, 
   return wasm_v128_or(nibbles256(block + NIBBLES_6, chunk, step, half, constants), bits_to_fourth(bits, 2 * (step & 3), constants.sixth));
 }
 
-INLINE v128_t scales_Q4_K(const uint8_t *block, int chunk, int late, int half) {
-  (void)late;
-  return wasm_u16x8_load8x8(block + 32 + 16 * chunk + 8 * half);
+INLINE v128_t scales_Q2_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
+  return wasm_v128_and(wasm_u16x8_load8x8(block + PAIRS_K + 32 * chunk + 16 * late + 8 * half), constants.nibble);
 }
-#define scales_Q5_K scales_Q4_K
+INLINE v128_t minima_Q2_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
+  (void)constants;
+  return wasm_u16x8_shr(wasm_u16x8_load8x8(block + PAIRS_K + 32 * chunk + 16 * late + 8 * half), 4);
+}
 
-INLINE v128_t scales_Q6_K(const uint8_t *block, int chunk, int late, int half) {
-  return wasm_i16x8_load8x8(block + 16 + 32 * chunk + 16 * late + 8 * half);
+INLINE v128_t scales_Q3_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
+  const v128_t nibbles = wasm_u16x8_load8x8(block + PAIRS + 16 * chunk + 8 * half);
+  const v128_t low = wasm_v128_and(late ? wasm_u16x8_shr(nibbles, 4) : nibbles, constants.nibble);
+  const v128_t tops = wasm_i16x8_shl(wasm_u16x8_load8x8(block + TOPS_3 + 16 * (chunk >> 1) + 8 * half), 4);
+  const v128_t high = wasm_v128_and(wasm_u16x8_shr(tops, 4 * (chunk & 1) + 2 * late), constants.scale_tops);
+  return wasm_i16x8_sub(wasm_v128_or(low, high), constants.thirty_two);
+}
+
+INLINE v128_t scales_Q4_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
+  (void)late, (void)constants;
+  return wasm_u16x8_load8x8(block + PAIRS_K + 16 * chunk + 8 * half);
+}
+INLINE v128_t minima_Q4_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
+  (void)late, (void)constants;
+  return wasm_u16x8_load8x8(block + MINIMA_K + 16 * chunk + 8 * half);
+}
+
+INLINE v128_t scales_Q6_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
+  (void)constants;
+  return wasm_i16x8_load8x8(block + PAIRS + 32 * chunk + 16 * late + 8 * half);
+}
+
+INLINE v128_t scales_IQ4_XS(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
+  (void)late, (void)constants;
+  return wasm_i16x8_load8x8(block + PAIRS + 16 * chunk + 8 * half);
 }
 
 typedef int quant_of(const uint8_t *block, int k);
+INLINE int quant_of_Q2_K(const uint8_t *block, int k) { return quant_q2_k((const struct block_q2_k *)block, k); }
+INLINE int quant_of_Q3_K(const uint8_t *block, int k) { return quant_q3_k((const struct block_q3_k *)block, k); }
+INLINE int quant_of_IQ4_XS(const uint8_t *block, int k) { return quant_iq4_xs((const struct block_iq4_xs *)block, k); }
 INLINE int quant_of_Q4_K(const uint8_t *block, int k) { return quant_q4_k((const struct block_q4_k *)block, k); }
 INLINE int quant_of_Q5_K(const uint8_t *block, int k) { return quant_q5_k((const struct block_q5_k *)block, k); }
 INLINE int quant_of_Q6_K(const uint8_t *block, int k) { return quant_q6_k((const struct block_q6_k *)block, k); }
@@ -70,17 +122,17 @@ INLINE void repack_nibbles(uint8_t *nibbles, const uint8_t *block, int row, quan
   }
 }
 
-/* The bits above the nibble: `bits` of them per quant, 8 / bits steps in a byte. */
-INLINE void repack_tops(uint8_t *tops, const uint8_t *block, int row, quant_of *quant, const int bits) {
+/* The bits of a quant from `from` on: `bits` of them, 8 / bits steps in a byte. */
+INLINE void repack_bits(uint8_t *to, const uint8_t *block, int row, quant_of *quant, const int from, const int bits) {
   const int steps = 8 / bits;
   for (int vector = 0; vector < 4 * 16 / steps; vector++) {
     UNROLL for (int j = 0; j < 4; j++) {
       int byte = 0;
       UNROLL for (int s = 0; s < steps; s++) {
         const int step = vector * steps + s;
-        byte |= quant(block, column_of(step / 16, step % 16, j)) >> 4 << s * bits;
+        byte |= (quant(block, column_of(step / 16, step % 16, j)) >> from & ((1 << bits) - 1)) << s * bits;
       }
-      tops[32 * vector + 4 * row + j] = (uint8_t)byte;
+      to[32 * vector + 4 * row + j] = (uint8_t)byte;
     }
   }
 }
@@ -90,6 +142,42 @@ INLINE void put_f16(uint8_t *panel, int row, uint16_t h) {
   panel[2 * row + 1] = (uint8_t)(h >> 8);
 }
 
+/* Place among pairs[4 chunks][early, late] of sub-block `sub` of 16. */
+INLINE int pair_of_16(int sub, int row) { return sub / 4 * 32 + sub % 2 * 16 + 2 * row + sub / 2 % 2; }
+
+INLINE int repack_block_Q2_K(uint8_t *panel, const uint8_t *block, int row) {
+  const struct block_q2_k *b = (const struct block_q2_k *)block;
+  if (!f16_is_finite(b->d) || !f16_is_finite(b->dmin)) return 0;
+  put_f16(panel, row, b->d);
+  put_f16(panel + 16, row, b->dmin);
+  for (int sub = 0; sub < 16; sub++) panel[PAIRS_K + pair_of_16(sub, row)] = b->scales[sub];
+  repack_bits(panel + TWO_BITS_2, block, row, quant_of_Q2_K, 0, 2);
+  return 1;
+}
+
+INLINE int repack_block_Q3_K(uint8_t *panel, const uint8_t *block, int row) {
+  const struct block_q3_k *b = (const struct block_q3_k *)block;
+  if (!f16_is_finite(b->d)) return 0;
+  put_f16(panel, row, b->d);
+  for (int sub = 0; sub < 16; sub++) {
+    const int scale = scale_q3_k(b, sub), chunk = sub / 4, late = sub % 2, second = sub / 2 % 2;
+    panel[PAIRS + 16 * chunk + 2 * row + second] |= (uint8_t)((scale & 15) << 4 * late);
+    panel[TOPS_3 + 16 * (chunk / 2) + 2 * row + second] |= (uint8_t)(scale >> 4 << (4 * (chunk % 2) + 2 * late));
+  }
+  repack_bits(panel + TWO_BITS_3, block, row, quant_of_Q3_K, 0, 2);
+  repack_bits(panel + THIRD_BITS_3, block, row, quant_of_Q3_K, 2, 1);
+  return 1;
+}
+
+INLINE int repack_block_IQ4_XS(uint8_t *panel, const uint8_t *block, int row) {
+  const struct block_iq4_xs *b = (const struct block_iq4_xs *)block;
+  if (!f16_is_finite(b->d)) return 0;
+  put_f16(panel, row, b->d);
+  for (int sub = 0; sub < 8; sub++) panel[PAIRS + sub / 2 * 16 + 2 * row + sub % 2] = (uint8_t)(scale_iq4_xs(b, sub) - 32);
+  repack_nibbles(panel + NIBBLES_XS, block, row, quant_of_IQ4_XS);
+  return 1;
+}
+
 /* d, dmin, scales and minima of Q4_K and Q5_K, whose blocks begin alike. */
 INLINE int repack_head(uint8_t *panel, const uint8_t *block, int row) {
   const struct block_q4_k *b = (const struct block_q4_k *)block;
@@ -97,8 +185,8 @@ INLINE int repack_head(uint8_t *panel, const uint8_t *block, int row) {
   put_f16(panel, row, b->d);
   put_f16(panel + 16, row, b->dmin);
   for (int sub = 0; sub < 8; sub++) {
-    panel[32 + sub / 2 * 16 + 2 * row + sub % 2] = (uint8_t)scale_of_12(b->scales, sub);
-    panel[96 + sub / 2 * 16 + 2 * row + sub % 2] = (uint8_t)minimum_of_12(b->scales, sub);
+    panel[PAIRS_K + sub / 2 * 16 + 2 * row + sub % 2] = (uint8_t)scale_of_12(b->scales, sub);
+    panel[MINIMA_K + sub / 2 * 16 + 2 * row + sub % 2] = (uint8_t)minimum_of_12(b->scales, sub);
   }
   return 1;
 }
@@ -110,7 +198,7 @@ INLINE int repack_block_Q4_K(uint8_t *panel, const uint8_t *block, int row) {
 
 INLINE int repack_block_Q5_K(uint8_t *panel, const uint8_t *block, int row) {
   repack_nibbles(panel + NIBBLES_K, block, row, quant_of_Q5_K);
-  repack_tops(panel + FIFTH_BITS_K, block, row, quant_of_Q5_K, 1);
+  repack_bits(panel + FIFTH_BITS_K, block, row, quant_of_Q5_K, 4, 1);
   return repack_head(panel, block, row);
 }
 
@@ -118,18 +206,16 @@ INLINE int repack_block_Q6_K(uint8_t *panel, const uint8_t *block, int row) {
   const struct block_q6_k *b = (const struct block_q6_k *)block;
   if (!f16_is_finite(b->d)) return 0;
   put_f16(panel, row, b->d);
-  for (int k = 0; k < 256; k += 16) {
-    const int late = k % 32 / 16, second = k % 64 / 32;
-    panel[16 + k / 64 * 32 + late * 16 + 2 * row + second] = (uint8_t)b->scales[k / 16];
-  }
+  for (int sub = 0; sub < 16; sub++) panel[PAIRS + pair_of_16(sub, row)] = (uint8_t)b->scales[sub];
   repack_nibbles(panel + NIBBLES_6, block, row, quant_of_Q6_K);
-  repack_tops(panel + TOP_BITS_6, block, row, quant_of_Q6_K, 2);
+  repack_bits(panel + TOP_BITS_6, block, row, quant_of_Q6_K, 4, 2);
   return 1;
 }
 
 typedef int repack_block(uint8_t *panel, const uint8_t *block, int row);
 
-INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int count, const int bytes, const int panel_bytes, repack_block *repack) {
+INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int count, const int bytes, const int panel_bytes,
+                        repack_block *repack) {
   const int blocks = columns / 256;
   __builtin_memset(panel, 0, (size_t)blocks * (size_t)panel_bytes);
   for (int row = 0; row < count; row++) {
@@ -140,19 +226,24 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   return 1;
 }
 
-/* FORMAT_256(name, fields of struct kind256) */
-#define FORMAT_256(name, ...)                                                                                                           \
+/* FORMAT_256(name, how scales and minima are read, fields of struct kind256) */
+#define FORMAT_256(name, scales, minima_or_0, ...)                                                                                      \
+  static const struct reader256 read_##name = {weights_##name, scales, minima_or_0};                                                   \
+  static const struct reader256 reread_##name = {unpacked_weights, scales, minima_or_0};                                               \
   static const struct kind256 kind_##name = {.panel_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                          \
   static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                              \
     return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, repack_block_##name);                           \
   }                                                                                                                                     \
   static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                                  \
     unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                \
-    row256(y, panel, scratch, scales_##name, kind_##name, row, columns / 256);                                                         \
+    row256(y, panel, scratch, read_##name, kind_##name, row, columns / 256);                                                           \
   }                                                                                                                                     \
-  TILE_KERNEL(packed_##name, 1, tile256(out, panel, panel, name##_PANEL_BYTES, weights_##name, scales_##name, kind_##name, x, blocks, TILE)) \
-  TILE_KERNELS(unpacked_##name,                                                                                                         \
-               tile256(out, panel, unpacked, UNPACKED256_BYTES, unpacked_weights, scales_##name, kind_##name, x, blocks, TILE))         \
+  TILE_KERNEL(packed_##name, 1, tile256(out, &panel, 0, read_##name, kind_##name, x, blocks, 1, 1))                                   \
+  TILE_KERNELS(unpacked_##name, tile256(out, &panel, unpacked, reread_##name, kind_##name, x, blocks, 1, TILE))                       \
+  STREAMS_KERNEL(streams_##name, tile256(out, panels, 0, read_##name, kind_##name, x, blocks, STREAMS, 1))                            \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                                 \
+    streams_##name(out, panels, &x, columns / 256);                                                                                     \
+  }                                                                                                                                     \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {       \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                                  \
       for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 256);                                 \
@@ -161,8 +252,12 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
     unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                \
     RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 256, tokens);                                                          \
   }                                                                                                                                     \
-  const struct format format_##name = {FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name};
+  const struct format format_##name = {                                                                                                \
+      FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
-FORMAT_256(Q4_K, .group = 8, .minima = 96)
-FORMAT_256(Q5_K, .group = 4, .minima = 96)
-FORMAT_256(Q6_K, .group = 2, .by_16 = 1, .centered = 1)
+FORMAT_256(Q2_K, scales_Q2_K, minima_Q2_K, .group = 8, .minima = 1, .by_16 = 1)
+FORMAT_256(Q3_K, scales_Q3_K, 0, .group = 8, .by_16 = 1, .offset = 4)
+FORMAT_256(Q4_K, scales_Q4_K, minima_Q4_K, .group = 8, .minima = 1)
+FORMAT_256(Q5_K, scales_Q4_K, minima_Q4_K, .group = 4, .minima = 1)
+FORMAT_256(Q6_K, scales_Q6_K, 0, .group = 2, .by_16 = 1, .offset = 32)
+FORMAT_256(IQ4_XS, scales_IQ4_XS, 0, .group = 8, .offset = 127, .digits = 2)

@@ -1,80 +1,146 @@
-/* Q4_0 and Q5_0: blocks of 32 with stored integers below 32. The dot products are tile32.h; here is what differs by format. */
+/* Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL and MXFP4: blocks of 32 with nibbles. The dot products are tile32.h; here is what differs by format. */
 #include "blocks.h"
 #include "formats.h"
 #include "tile32.h"
 
-enum { FIFTH_BITS = 16 + 128 }; /* where Q5_0's fifth bits are: byte 4r + j of rows 0..3, then of rows 4..7; bit `step` */
+/* Bytes before the nibbles: f16 d[8]; f16 d[8] and m[8]; MXFP4's u8 e[8]. Behind the nibbles come the fifth bits of Q5_0 and Q5_1. */
+enum { HEAD_D = 16, HEAD_DM = 32, HEAD_E = 8, NIBBLE_BYTES = 128 };
 
 INLINE v128_t weights_Q4_0(const uint8_t *block, int step, int half, struct constants constants) {
-  return nibbles32(block + 16, step & 3, step >> 2, half, constants);
+  return nibbles32(block + HEAD_D, step & 3, step >> 2, half, constants);
+}
+
+INLINE v128_t weights_Q4_1(const uint8_t *block, int step, int half, struct constants constants) {
+  return nibbles32(block + HEAD_DM, step & 3, step >> 2, half, constants);
+}
+
+/* Fifth bits: byte 4r + j of rows 0..3, then of rows 4..7; bit `step`. */
+INLINE v128_t five_bits(const uint8_t *nibbles, int step, int half, struct constants constants) {
+  const v128_t fifth = bit_to_fifth(load(nibbles + NIBBLE_BYTES + 16 * half), step, constants);
+  return wasm_v128_or(nibbles32(nibbles, step & 3, step >> 2, half, constants), fifth);
 }
 
 INLINE v128_t weights_Q5_0(const uint8_t *block, int step, int half, struct constants constants) {
-  const v128_t fifth = bit_to_fifth(load(block + FIFTH_BITS + 16 * half), step, constants);
-  return wasm_v128_or(nibbles32(block + 16, step & 3, step >> 2, half, constants), fifth);
+  return five_bits(block + HEAD_D, step, half, constants);
+}
+
+INLINE v128_t weights_Q5_1(const uint8_t *block, int step, int half, struct constants constants) {
+  return five_bits(block + HEAD_DM, step, half, constants);
+}
+
+INLINE v128_t weights_IQ4_NL(const uint8_t *block, int step, int half, struct constants constants) {
+  return lookup(constants.iq4_nl, weights_Q4_0(block, step, half, constants));
+}
+
+INLINE v128_t weights_MXFP4(const uint8_t *block, int step, int half, struct constants constants) {
+  return lookup(constants.mxfp4, nibbles32(block + HEAD_E, step & 3, step >> 2, half, constants));
+}
+
+/* 2^(e - 128) of u8 e: an f32 with exponent e - 1, and a subnormal one for e = 0 and 1; the larger of the two patterns is the right one. */
+INLINE v128_t exponent_scales(const uint8_t *block, int half, struct constants constants) {
+  (void)constants;
+  const v128_t all = wasm_u16x8_load8x8(block);
+  const v128_t e = half ? wasm_u32x4_extend_high_u16x8(all) : wasm_u32x4_extend_low_u16x8(all);
+  const v128_t normal = wasm_i32x4_shl(wasm_i32x4_sub(e, wasm_i32x4_splat(1)), 23);
+  return wasm_i32x4_max(normal, wasm_i32x4_shl(wasm_i32x4_add(e, wasm_i32x4_splat(1)), 21));
 }
 
 INLINE int quant_of_Q4_0(const uint8_t *block, int k) { return quant_q4_0((const struct block_q4_0 *)block, k); }
+INLINE int quant_of_Q4_1(const uint8_t *block, int k) { return quant_q4_1((const struct block_q4_1 *)block, k); }
 INLINE int quant_of_Q5_0(const uint8_t *block, int k) { return quant_q5_0((const struct block_q5_0 *)block, k); }
+INLINE int quant_of_Q5_1(const uint8_t *block, int k) { return quant_q5_1((const struct block_q5_1 *)block, k); }
+INLINE int quant_of_IQ4_NL(const uint8_t *block, int k) { return quant_iq4_nl((const struct block_iq4_nl *)block, k); }
+INLINE int quant_of_MXFP4(const uint8_t *block, int k) { return quant_mxfp4((const struct block_mxfp4 *)block, k); }
 
 typedef int quant_of(const uint8_t *block, int k);
 
-/* Every 32-element block begins with its f16 scale. */
-INLINE uint16_t scale_bits(const uint8_t *block) { return (uint16_t)(block[0] | block[1] << 8); }
+/* A weight is at most 12 * 2^(e - 128): finite as f32 up to e = 252, and never when e is 255, which stands for NaN. */
+static int mxfp4_is_finite(const uint8_t *block) {
+  static const int8_t values[16] = {MXFP4_VALUES(0)};
+  if (block[0] == 255) return 0;
+  for (int k = 0; k < 32 && block[0] > 252; k++) {
+    const int value = values[quant_of_MXFP4(block, k)], size = value < 0 ? -value : value;
+    if (size >= 4 << (254 - block[0])) return 0;
+  }
+  return 1;
+}
 
-/* Writes row `row` of one panel block. */
-INLINE void repack_block(uint8_t *panel, const uint8_t *block, int row, quant_of *quant, const int bits) {
-  panel[2 * row] = block[0];
-  panel[2 * row + 1] = block[1];
+/* Copies a block's scales, of which there are head / 8 bytes, to their row; 0 when one is not finite. */
+INLINE int repack_head(uint8_t *panel, const uint8_t *block, int row, const int head) {
+  if (head == HEAD_E) {
+    panel[row] = block[0];
+    return mxfp4_is_finite(block);
+  }
+  for (int at = 0; at < head / 8; at += 2) {
+    if (!f16_is_finite((uint16_t)(block[at] | block[at + 1] << 8))) return 0;
+    panel[8 * at + 2 * row] = block[at];
+    panel[8 * at + 2 * row + 1] = block[at + 1];
+  }
+  return 1;
+}
+
+/* Writes row `row` of the nibbles, and of the fifth bits, of one panel block. */
+INLINE void repack_quants(uint8_t *nibbles, const uint8_t *block, int row, quant_of *quant, const int bits) {
   UNROLL for (int i = 0; i < 4; i++) {
     UNROLL for (int j = 0; j < 4; j++) {
       const int low = quant(block, 4 * i + j), high = quant(block, 16 + 4 * i + j);
-      panel[16 + 32 * i + 4 * row + j] = (uint8_t)((low & 15) | (high & 15) << 4);
+      nibbles[32 * i + 4 * row + j] = (uint8_t)((low & 15) | (high & 15) << 4);
     }
   }
   if (bits == 4) return;
   UNROLL for (int j = 0; j < 4; j++) {
     int fifths = 0;
     UNROLL for (int step = 0; step < 8; step++) fifths |= quant(block, 4 * step + j) >> 4 << step;
-    panel[FIFTH_BITS + 4 * row + j] = (uint8_t)fifths;
+    nibbles[NIBBLE_BYTES + 4 * row + j] = (uint8_t)fifths;
   }
 }
 
-INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int count, const int bytes, const int panel_bytes, quant_of *quant,
-                        const int bits) {
+/* Missing rows are zero weights: quants of zero with d = 0; MXFP4 has no d of 0, but a nibble of 0 is one. */
+INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int count, const int bytes, const int panel_bytes,
+                        quant_of *quant, const int head, const int bits) {
   const int blocks = columns / 32;
   __builtin_memset(panel, 0, (size_t)blocks * (size_t)panel_bytes);
   for (int row = 0; row < count; row++) {
     uint8_t *to = panel;
     for (int b = 0; b < blocks; b++, rows += bytes, to += panel_bytes) {
-      if (!f16_is_finite(scale_bits(rows))) return 0;
-      repack_block(to, rows, row, quant, bits);
+      if (!repack_head(to, rows, row, head)) return 0;
+      repack_quants(to + head, rows, row, quant, bits);
     }
   }
   return 1;
 }
 
-/* FORMAT_32(name, bits of a stored integer, steps that may be summed in i16, log2 of the offset) */
-#define FORMAT_32(name, bits, group, offset_shift)                                                                                   \
+/* FORMAT_32(name, bytes before the nibbles, bits of a stored integer, how scales are read, fields of struct kind32) */
+#define FORMAT_32(name, head, bits, scales, ...)                                                                                     \
+  static const struct kind32 kind_##name = {.block_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                        \
   static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                           \
-    return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, quant_of_##name, bits);                      \
+    return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, quant_of_##name, head, bits);                \
   }                                                                                                                                  \
   static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                               \
-    unpack_panel32(scratch, panel, name##_PANEL_BYTES, weights_##name, columns / 32);                                               \
-    row32(y, scratch, row, columns / 32, 1 << (offset_shift));                                                                      \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                              \
+    row32(y, scratch, kind_##name, row, columns / 32);                                                                              \
   }                                                                                                                                  \
-  TILE_KERNEL(packed_##name, 1, tile32(out, panel, name##_PANEL_BYTES, weights_##name, packed_scales, x, blocks, TILE, group, offset_shift)) \
-  TILE_KERNELS(unpacked_##name,                                                                                                      \
-               tile32(out, unpacked, UNPACKED32_BYTES, unpacked_weights, unpacked_scales, x, blocks, TILE, group, offset_shift))     \
+  TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))           \
+  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,             \
+                                       unpacked_scales, x, blocks, 1, TILE))                                                        \
+  STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1))    \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                              \
+    streams_##name(out, panels, &x, columns / 32);                                                                                   \
+  }                                                                                                                                  \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
       for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 32);                               \
       return;                                                                                                                        \
     }                                                                                                                                \
-    unpack_panel32(scratch, panel, name##_PANEL_BYTES, weights_##name, columns / 32);                                               \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                              \
     RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 32, tokens);                                                        \
   }                                                                                                                                  \
-  const struct format format_##name = {FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name};
+  const struct format format_##name = {                                                                                              \
+      FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
-FORMAT_32(Q4_0, 4, 8, 3)
-FORMAT_32(Q5_0, 5, 4, 4)
+FORMAT_32(Q4_0, HEAD_D, 4, packed_scales, .group = 8, .offset = 8)
+FORMAT_32(Q4_1, HEAD_DM, 4, packed_scales, .group = 8, .minima = 16)
+FORMAT_32(Q5_0, HEAD_D, 5, packed_scales, .group = 4, .offset = 16)
+FORMAT_32(Q5_1, HEAD_DM, 5, packed_scales, .group = 4, .minima = 16)
+FORMAT_32(IQ4_NL, HEAD_D, 4, packed_scales, .group = 8, .offset = 127, .digits = 2)
+FORMAT_32(MXFP4, HEAD_E, 4, exponent_scales, .group = 4, .offset = 12)

@@ -5,8 +5,9 @@
  */
 #include "formats.h"
 #include "half.h"
+#include "tiles.h"
 
-enum { TILE_TOKENS = 3, UNPACK_FROM_TOKENS = 4, UNPACKED_BYTES = 32 };
+enum { UNPACKED_BYTES = 32 };
 
 /* f32x4: rows 4 half .. of the column at p. */
 typedef v128_t weights_float(const uint8_t *p, int half, struct constants constants);
@@ -21,46 +22,35 @@ INLINE v128_t weights_BF16(const uint8_t *p, int half, struct constants constant
   return wasm_i32x4_shl(wasm_i32x4_load16x4(p + 8 * half), 16);
 }
 
-/* sum[t][half] += one column. */
-INLINE void column_float(v128_t (*sum)[2], const uint8_t *p, weights_float *weights, struct constants constants, const uint8_t **x, int at,
-                         const int tokens) {
-  v128_t w[2];
-  UNROLL for (int half = 0; half < 2; half++) w[half] = weights(p, half, constants);
-  UNROLL for (int t = 0; t < tokens; t++) {
-    const v128_t v = wasm_v128_load32_splat(x[t] + at);
-    UNROLL for (int half = 0; half < 2; half++) sum[t][half] = madd(w[half], v, sum[t][half]);
+/* sum[i][half] += one column, i = panel * tokens + token. */
+INLINE void column_float(v128_t (*sum)[2], const uint8_t *const *panel, int offset, weights_float *weights, struct constants constants,
+                         const uint8_t *const *x, int at, const int panels, const int tokens) {
+  UNROLL for (int i = 0; i < panels * tokens; i++) {
+    const v128_t v = wasm_v128_load32_splat(x[i % tokens] + at);
+    UNROLL for (int half = 0; half < 2; half++) sum[i][half] = madd(weights(panel[i / tokens] + offset, half, constants), v, sum[i][half]);
   }
 }
 
-/* out: f32[tokens, 8] for a literal number of tokens. */
-INLINE void tile_float(float *out, const uint8_t *panel, const int panel_bytes, weights_float *weights, const uint8_t *const *records, int columns,
-                       const int tokens) {
+/* out: f32[panels, tokens, 8] for literal numbers of panels and tokens, of which one is 1. */
+INLINE void tile_float(float *out, const uint8_t *const *panels_at, const int panel_bytes, weights_float *weights, const uint8_t *const *records,
+                       int columns, const int panels, const int tokens) {
   const struct constants constants = read_constants();
-  const uint8_t *x[TILE_TOKENS];
-  v128_t even[TILE_TOKENS][2], odd[TILE_TOKENS][2];
-  UNROLL for (int t = 0; t < tokens; t++) {
-    x[t] = records[t];
-    even[t][0] = even[t][1] = odd[t][0] = odd[t][1] = wasm_f32x4_splat(0);
-  }
-  int c = 0;
-  for (; c + 2 <= columns; c += 2, panel += 2 * panel_bytes) {
-    column_float(even, panel, weights, constants, x, 0, tokens);
-    column_float(odd, panel + panel_bytes, weights, constants, x, 4, tokens);
+  const uint8_t *panel[TILE_SIZE], *x[TILE_SIZE];
+  v128_t even[TILE_SIZE][2], odd[TILE_SIZE][2];
+  UNROLL for (int p = 0; p < panels; p++) panel[p] = panels_at[p];
+  UNROLL for (int t = 0; t < tokens; t++) x[t] = records[t];
+  UNROLL for (int i = 0; i < panels * tokens; i++) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = wasm_f32x4_splat(0);
+  for (int c = 0; c + 2 <= columns; c += 2) {
+    column_float(even, panel, 0, weights, constants, x, 0, panels, tokens);
+    column_float(odd, panel, panel_bytes, weights, constants, x, 4, panels, tokens);
+    UNROLL for (int p = 0; p < panels; p++) panel[p] += 2 * panel_bytes;
     UNROLL for (int t = 0; t < tokens; t++) x[t] += 8;
   }
-  if (c < columns) column_float(even, panel, weights, constants, x, 0, tokens);
-  UNROLL for (int t = 0; t < tokens; t++) {
-    wasm_v128_store(out + 8 * t, wasm_f32x4_add(even[t][0], odd[t][0]));
-    wasm_v128_store(out + 8 * t + 4, wasm_f32x4_add(even[t][1], odd[t][1]));
+  if (columns % 2 != 0) column_float(even, panel, 0, weights, constants, x, 0, panels, tokens);
+  UNROLL for (int i = 0; i < panels * tokens; i++) {
+    UNROLL for (int half = 0; half < 2; half++) even[i][half] = wasm_f32x4_add(even[i][half], odd[i][half]);
   }
-}
-
-INLINE void tiles_float(float *out, const uint8_t *panel, const int panel_bytes, weights_float *weights, const uint8_t *const *x, int columns,
-                        int tokens) {
-  int t = 0;
-  for (; t + 3 <= tokens; t += 3) tile_float(out + 8 * t, panel, panel_bytes, weights, x + t, columns, 3);
-  if (tokens - t == 2) tile_float(out + 8 * t, panel, panel_bytes, weights, x + t, columns, 2);
-  if (tokens - t == 1) tile_float(out + 8 * t, panel, panel_bytes, weights, x + t, columns, 1);
+  store_tile(out, even, panels * tokens);
 }
 
 /* Converts a panel to F32's layout. */
@@ -70,6 +60,9 @@ INLINE void unpack_panel(uint8_t *unpacked, const uint8_t *panel, const int pane
     UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(unpacked + 16 * half, weights(panel, half, constants));
   }
 }
+
+/* The same for every format of this family: F32's panels are as if unpacked. */
+TILE_KERNELS(unpacked, tile_float(out, &unpacked, UNPACKED_BYTES, weights_F32, x, blocks, 1, TILE))
 
 /* Transposes file rows to a panel of elements of 2 or 4 bytes; infinite and NaN are those whose exponent bits are all ones. */
 INLINE int repack_float(uint8_t *panel, const uint8_t *rows, int columns, int count, const int bytes, const uint32_t exponent) {
@@ -99,15 +92,21 @@ INLINE int repack_float(uint8_t *panel, const uint8_t *rows, int columns, int co
       y[c] = column[row];                                                                                                            \
     }                                                                                                                                \
   }                                                                                                                                  \
+  TILE_KERNEL(packed_##name, 1, tile_float(out, &panel, name##_PANEL_BYTES, weights_##name, x, blocks, 1, 1))                       \
+  STREAMS_KERNEL(streams_##name, tile_float(out, panels, name##_PANEL_BYTES, weights_##name, x, blocks, STREAMS, 1))                \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                              \
+    streams_##name(out, panels, &x, columns);                                                                                        \
+  }                                                                                                                                  \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \
-    if (tokens < UNPACK_FROM_TOKENS || name##_PANEL_BYTES == UNPACKED_BYTES) {                                                       \
-      tiles_float(out, panel, name##_PANEL_BYTES, weights_##name, x, columns, tokens);                                              \
+    if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
+      for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns);                                    \
       return;                                                                                                                        \
     }                                                                                                                                \
-    unpack_panel(scratch, panel, name##_PANEL_BYTES, weights_##name, columns);                                                      \
-    tiles_float(out, scratch, UNPACKED_BYTES, weights_F32, x, columns, tokens);                                                     \
+    if (name##_PANEL_BYTES != UNPACKED_BYTES) unpack_panel(scratch, panel, name##_PANEL_BYTES, weights_##name, columns);            \
+    RUN_TILES(unpacked, out, panel, name##_PANEL_BYTES == UNPACKED_BYTES ? panel : scratch, x, columns, tokens);                    \
   }                                                                                                                                  \
-  const struct format format_##name = {FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name};
+  const struct format format_##name = {                                                                                                \
+      FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
 FORMAT_FLOAT(F32, 0x7f800000)
 FORMAT_FLOAT(F16, 0x7c00)

@@ -24,7 +24,7 @@ enum status {
   STATUS_NOT_FINITE = 3, /* repack: a scale or a weight is NaN or infinite */
 };
 
-enum { KV_BLOCK_TOKENS = 32, PANEL_ROWS = 8 };
+enum { KV_BLOCK_TOKENS = 32, ATTENTION_CHUNK_TOKENS = 256, ATTENTION_TILE_QUERIES = 128, PANEL_ROWS = 8 };
 
 /* matmul flags */
 enum { MATMUL_STORE = 0, MATMUL_ADD = 1 };
@@ -75,10 +75,20 @@ int rope_store(float *q, int q_stride, const float *k, const float *v, int kv_st
 /*
  * out: f32[tokens, out_stride]: causal attention of `token_count` consecutive tokens of ONE sequence, for the heads that share kv_head.
  * q: f32[tokens, q_stride]; positions: i32[tokens], ascending; token t sees keys 0..positions[t], found through block_table: i32[...].
- * scale is applied to q . k. f32 throughout, softmax online over KV blocks in order.
+ * scale is applied to q . k. f32 throughout, softmax online over KV blocks in order, begun anew at every ATTENTION_CHUNK_TOKENS keys.
  */
 int attend(float *out, int out_stride, const float *q, int q_stride, const uint8_t *key_cache, const uint8_t *value_cache, const int32_t *block_table,
            const int32_t *positions, int token_begin, int token_count, int kv_head, int heads, int kv_heads, int head_dim, float scale, uint8_t *scratch);
+
+/*
+ * The same for ONE token at `position` in two steps, so that several workers can share a long context; bit for bit what attend gives.
+ * attend_part works out keys chunk * ATTENTION_CHUNK_TOKENS and on for the heads that share kv_head;
+ * attend_merge makes out: f32[heads, head_dim] of all of the token's chunks, for head_begin <= h < head_end.
+ * q: f32[heads, head_dim]; parts: f32[chunks, heads, head_dim + 2], the token's own.
+ */
+int attend_part(float *parts, const float *q, const uint8_t *key_cache, const uint8_t *value_cache, const int32_t *block_table,
+                int position, int chunk, int kv_head, int heads, int kv_heads, int head_dim, float scale, uint8_t *scratch);
+int attend_merge(float *out, const float *parts, int chunks, int heads, int head_dim, int head_begin, int head_end);
 
 /*
  * Top-k routing (facts: architectures, section 2). logits: f32[tokens, experts]; bias: f32[experts] added for the choice only, or 0;

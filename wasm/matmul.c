@@ -6,7 +6,7 @@
 #include "exp.h"
 #include "formats.h"
 #include "kernels.h"
-#include "simd.h"
+#include "tiles.h"
 
 enum { CHUNK_TOKENS = 36 };
 enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
@@ -46,10 +46,21 @@ static void begin_chunk(struct chunk *chunk, const uint8_t *x, size_t record_siz
   chunk->scratch = (uint8_t *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
 }
 
+static const uint8_t *panel_at(const struct weights *weights, int row) {
+  return weights->panels + (size_t)(row / PANEL_ROWS) * weights->panel_bytes;
+}
+
+static const uint8_t *const *records_for(const struct format *format, const struct chunk *chunk) {
+  return format->wide ? chunk->wide : chunk->records;
+}
+
 static void dot(float *out, const struct weights *weights, int row, const struct chunk *chunk, int columns, int count) {
-  const uint8_t *panel = weights->panels + (size_t)(row / PANEL_ROWS) * weights->panel_bytes;
-  const uint8_t *const *x = weights->format->wide ? chunk->wide : chunk->records;
-  weights->format->dot(out, panel, x, columns, count, chunk->scratch);
+  weights->format->dot(out, panel_at(weights, row), records_for(weights->format, chunk), columns, count, chunk->scratch);
+}
+
+/* Rows of each of `streams` equal shares of whole panels; what is left over is less than `streams` panels. */
+static int stream_rows(int row_begin, int row_end, int streams) {
+  return (row_end - row_begin + PANEL_ROWS - 1) / PANEL_ROWS / streams * PANEL_ROWS;
 }
 
 static int shape_is_valid(const struct format *format, int columns, int row_begin, int row_end, int tokens) {
@@ -76,27 +87,51 @@ static void store_panel(float *y, const float *sum, const float *bias, const flo
   }
 }
 
+/* Where matmul's results go. */
+struct output {
+  float *y;
+  int stride, row_end, add;
+  const int32_t *index;
+  const float *scale, *bias;
+};
+
+/* Stores the 8 sums of the panel at `row` for token t. */
+static void store(const struct output *to, const float *sum, int row, int t) {
+  float *y = to->y + (size_t)(to->index ? to->index[t] : t) * (size_t)to->stride + row;
+  const float *scale = to->scale ? to->scale + t : 0, *bias = to->bias ? to->bias + row : 0;
+  if (to->row_end - row >= PANEL_ROWS) store_panel(y, sum, bias, scale, to->add);
+  else store_rows(y, sum, bias, scale, to->add, to->row_end - row);
+}
+
 int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, const uint8_t *x, const int32_t *x_index, const int32_t *y_index,
            const float *scale, const float *bias, int columns, int row_begin, int row_end, int tokens, uint8_t *scratch) {
   const struct format *format = format_by_id(id);
   if (!format) return STATUS_FORMAT;
   if (!shape_is_valid(format, columns, row_begin, row_end, tokens) || (flags & ~MATMUL_ADD) != 0) return STATUS_SHAPE;
   const struct weights weights = {format, panels, panel_size(format, columns)};
+  const struct output to = {y, y_stride, row_end, flags & MATMUL_ADD, y_index, scale, bias};
   const size_t record_size = (size_t)record_bytes(format->activation, columns);
-  float *sums = (float *)scratch; /* f32[count, 8] */
+  float *sums = (float *)scratch; /* f32[count, 8] or f32[STREAMS, 8] */
   for (int first = 0; first < tokens; first += CHUNK_TOKENS) {
     const int count = tokens - first < CHUNK_TOKENS ? tokens - first : CHUNK_TOKENS;
     struct chunk chunk;
     begin_chunk(&chunk, x, record_size, x_index, first, count, columns, format->wide, scratch + RESULT_BYTES);
-    for (int row = row_begin; row < row_end; row += PANEL_ROWS) {
-      dot(sums, &weights, row, &chunk, columns, count);
-      const int rows = row_end - row;
-      for (int t = 0; t < count; t++) {
-        float *to = y + (size_t)(y_index ? y_index[first + t] : first + t) * (size_t)y_stride + row;
-        const float *sum = sums + PANEL_ROWS * t, *factor = scale ? scale + first + t : 0, *shift = bias ? bias + row : 0;
-        if (rows >= PANEL_ROWS) store_panel(to, sum, shift, factor, flags & MATMUL_ADD);
-        else store_rows(to, sum, shift, factor, flags & MATMUL_ADD, rows);
+    int row = row_begin;
+    if (count <= STREAM_TOKENS) {
+      const int rows = stream_rows(row_begin, row_end, STREAMS);
+      for (const int end = row_begin + rows; row < end; row += PANEL_ROWS) {
+        const uint8_t *at[STREAMS];
+        for (int s = 0; s < STREAMS; s++) at[s] = panel_at(&weights, row + s * rows);
+        for (int t = 0; t < count; t++) {
+          format->decode(sums, at, records_for(format, &chunk)[t], columns);
+          for (int s = 0; s < STREAMS; s++) store(&to, sums + PANEL_ROWS * s, row + s * rows, first + t);
+        }
       }
+      row = row_begin + STREAMS * rows;
+    }
+    for (; row < row_end; row += PANEL_ROWS) {
+      dot(sums, &weights, row, &chunk, columns, count);
+      for (int t = 0; t < count; t++) store(&to, sums + PANEL_ROWS * t, row, first + t);
     }
   }
   return STATUS_OK;
@@ -123,7 +158,24 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
     const int count = tokens - first < CHUNK_TOKENS ? tokens - first : CHUNK_TOKENS;
     struct chunk chunk;
     begin_chunk(&chunk, x, record_size, x_index, first, count, columns, gate_format->wide || up_format->wide, scratch + 2 * RESULT_BYTES);
-    for (int row = row_begin; row < row_end; row += PANEL_ROWS) {
+    int row = row_begin;
+    if (count <= STREAM_TOKENS && gate_format == up_format) {
+      const int rows = stream_rows(row_begin, row_end, STREAMS / 2);
+      for (const int end = row_begin + rows; row < end; row += PANEL_ROWS) {
+        const uint8_t *at[STREAMS];
+        for (int s = 0; s < STREAMS; s++) at[s] = panel_at(s % 2 ? &up_weights : &gate_weights, row + s / 2 * rows);
+        for (int t = 0; t < count; t++) {
+          gate_format->decode(gates, at, records_for(gate_format, &chunk)[t], columns);
+          for (int s = 0; s < STREAMS; s += 2) {
+            const int to = row + s / 2 * rows;
+            float *sums = gates + PANEL_ROWS * s;
+            store_gated(h + (size_t)(first + t) * (size_t)h_stride + to, sums, sums + PANEL_ROWS, row_end - to);
+          }
+        }
+      }
+      row = row_begin + STREAMS / 2 * rows;
+    }
+    for (; row < row_end; row += PANEL_ROWS) {
       dot(gates, &gate_weights, row, &chunk, columns, count);
       dot(ups, &up_weights, row, &chunk, columns, count);
       for (int t = 0; t < count; t++)

@@ -1,23 +1,44 @@
 /*
- * Dot products of 32-element formats whose stored integers fit 7 bits (Q4_0, Q5_0): weight = d (quant - offset).
+ * Dot products of 32-element formats whose stored integers are not negative: weight = d (quant - offset), or d quant + m.
  *
- * Panel block: f16 d[8]; nibbles: 4 vectors i of 32 bytes, byte 4r + j = row r, columns 4i + j (low) and 16 + 4i + j (high).
- * Unpacked block: f32 d[8]; 8 steps of 32 bytes, byte 4r + j = row r, column 4 step + j.
+ * Panel block: f16 d[8]; f16 m[8] in formats that have it; nibbles: 4 vectors i of 32 bytes, byte 4r + j = row r, columns 4i + j (low) and
+ * 16 + 4i + j (high).
+ * Unpacked block: f32 d[8]; 8 steps of 32 bytes, byte 4r + j = row r, column 4 step + j; f32 m[8] in formats that have it.
  *
- * Per block and output: the exact integer sum of quant * x, minus offset * sum(x), then one multiply-add. Two vectors side by side hold rows 0..3
- * and 4..7 and get the same operations in the same order: V8 can then use one 256-bit operation for both.
+ * Per block and output: the exact integer sum of quant * x, minus offset * sum(x), then one multiply-add; formats with m then add m *
+ * sum(x). Two
+ * vectors side by side hold rows 0..3 and 4..7 and get the same operations in the same order: V8 can then use one 256-bit operation for
+ * both.
+ *
+ * Quants above 127 do not fit the products' 7 bits: they are taken as two hexadecimal digits, each with a sum of its own.
  */
 #pragma once
 #include "activations.h"
 #include "half.h"
 #include "tiles.h"
 
-enum { UNPACKED32_BYTES = 32 + 256 };
+enum { UNPACKED32_MINIMA = 32 + 256 };
 
 /* 16 quants: rows 4 half .. 4 half + 3, columns 4 step .. 4 step + 3 of a block. */
 typedef v128_t weights32(const uint8_t *block, int step, int half, struct constants constants);
 /* Four scales: rows 4 half .. */
 typedef v128_t scales32(const uint8_t *block, int half, struct constants constants);
+
+/* What differs between the formats of this family; constants all. */
+struct kind32 {
+  int block_bytes; /* of a panel, or unpacked */
+  int group;       /* neighbouring steps that may be summed in i16: 8 for 4 bits, 4 for 5 (each adds at most 2 * quant * 127) */
+  int offset;
+  int minima; /* byte offset of m[8], or 0 */
+  int digits; /* 2 when quants exceed 127; then offset 127 and group 8 */
+};
+
+INLINE int unpacked32_bytes(const struct kind32 kind) { return kind.minima ? UNPACKED32_MINIMA + 32 : UNPACKED32_MINIMA; }
+INLINE struct kind32 unpacked_kind32(struct kind32 kind) {
+  kind.block_bytes = unpacked32_bytes(kind);
+  if (kind.minima) kind.minima = UNPACKED32_MINIMA;
+  return kind;
+}
 
 INLINE v128_t packed_scales(const uint8_t *block, int half, struct constants constants) { return load_f16x4(block + 8 * half, constants); }
 INLINE v128_t unpacked_scales(const uint8_t *block, int half, struct constants constants) {
@@ -41,59 +62,79 @@ INLINE v128_t bit_to_fifth(v128_t bits, int bit, struct constants constants) {
   return wasm_v128_and(moved, constants.fifth);
 }
 
-/*
- * out: f32[tokens, 8] for a literal number of tokens. `group` steps are summed in i16: 8 for 4 bits, 4 for 5 bits (each step adds at most
- * 2 * quant * 127). offset = 1 << offset_shift.
- */
-INLINE void tile32(float *out, const uint8_t *block, const int block_bytes, weights32 *weights, scales32 *scales, const uint8_t *const *x, int blocks,
-                   const int tokens, const int group, const int offset_shift) {
-  const struct constants constants = read_constants();
-  const uint8_t *record[TILE_TOKENS];
-  v128_t total[TILE_TOKENS][2];
-  UNROLL for (int t = 0; t < tokens; t++) {
-    record[t] = x[t];
-    total[t][0] = total[t][1] = wasm_f32x4_splat(0);
-  }
-  for (int b = 0; b < blocks; b++, block += block_bytes) {
-    v128_t dot[TILE_TOKENS][2], part[TILE_TOKENS][2];
-    UNROLL for (int n = 0; n < 8; n++) {
-      const int step = VISIT(n, 8);
-      v128_t w[2];
-      UNROLL for (int half = 0; half < 2; half++) w[half] = weights(block, step, half, constants);
-      UNROLL for (int t = 0; t < tokens; t++) {
-        const v128_t v = wasm_v128_load32_splat(record[t] + 4 * step);
-        UNROLL for (int half = 0; half < 2; half++) {
-          const v128_t product = dot_i7(v, w[half]);
-          part[t][half] = n % group == 0 ? product : wasm_i16x8_add(part[t][half], product);
-          if ((n + 1) % group != 0) continue;
-          const v128_t sum = wasm_i32x4_extadd_pairwise_i16x8(part[t][half]);
-          dot[t][half] = n < group ? sum : wasm_i32x4_add(dot[t][half], sum);
-        }
-      }
-    }
-    v128_t d[2];
-    UNROLL for (int half = 0; half < 2; half++) d[half] = scales(block, half, constants);
-    UNROLL for (int t = 0; t < tokens; t++) {
-      const v128_t scale = wasm_v128_load32_splat(record[t] + 32);
-      const v128_t offset = wasm_i32x4_shl(wasm_v128_load32_splat(record[t] + 36), offset_shift);
-      UNROLL for (int half = 0; half < 2; half++) {
-        const v128_t sum = wasm_f32x4_convert_i32x4(wasm_i32x4_sub(dot[t][half], offset));
-        total[t][half] = madd(sum, wasm_f32x4_mul(d[half], scale), total[t][half]);
-      }
-      record[t] += sizeof(struct activation_q8x32);
-    }
-  }
-  UNROLL for (int t = 0; t < tokens; t++) {
-    wasm_v128_store(out + 8 * t, total[t][0]);
-    wasm_v128_store(out + 8 * t + 4, total[t][1]);
+/* part[half] += products of one step; `first` begins a sum. */
+INLINE void add_products(v128_t *part, v128_t v, const v128_t *w, const int first) {
+  UNROLL for (int half = 0; half < 2; half++) {
+    const v128_t product = dot_i7(v, w[half]);
+    part[half] = first ? product : wasm_i16x8_add(part[half], product);
   }
 }
 
-/* Unpacks `blocks` blocks of a panel. */
-INLINE void unpack_panel32(uint8_t *unpacked, const uint8_t *block, const int block_bytes, weights32 *weights, int blocks) {
+/* out: f32[panels, tokens, 8] for literal numbers of panels and tokens, of which one is 1. `minima` reads m as `scales` reads d. */
+INLINE void tile32(float *out, const uint8_t *const *panel, const struct kind32 kind, weights32 *weights, scales32 *scales, scales32 *minima,
+                   const uint8_t *const *x, int blocks, const int panels, const int tokens) {
   const struct constants constants = read_constants();
-  for (int b = 0; b < blocks; b++, block += block_bytes, unpacked += UNPACKED32_BYTES) {
-    UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(unpacked + 16 * half, packed_scales(block, half, constants));
+  const uint8_t *block[TILE_SIZE], *record[TILE_SIZE];
+  v128_t total[TILE_SIZE][2];
+  UNROLL for (int p = 0; p < panels; p++) block[p] = panel[p];
+  UNROLL for (int t = 0; t < tokens; t++) record[t] = x[t];
+  UNROLL for (int i = 0; i < panels * tokens; i++) total[i][0] = total[i][1] = wasm_f32x4_splat(0);
+  for (int b = 0; b < blocks; b++) {
+    v128_t dot[TILE_SIZE][2], part[TILE_SIZE][2], high[TILE_SIZE][2];
+    UNROLL for (int n = 0; n < 8; n++) {
+      const int step = VISIT(n, 8), is_first = n % kind.group == 0, is_last = (n + 1) % kind.group == 0;
+      v128_t w[2], digit[2];
+      UNROLL for (int i = 0; i < panels * tokens; i++) {
+        const v128_t v = wasm_v128_load32_splat(record[i % tokens] + 4 * step);
+        if (i % tokens == 0) UNROLL for (int half = 0; half < 2; half++) w[half] = weights(block[i / tokens], step, half, constants);
+        if (kind.digits == 2) {
+          UNROLL for (int half = 0; half < 2; half++) digit[half] = wasm_v128_and(wasm_u16x8_shr(w[half], 4), constants.nibble);
+          add_products(high[i], v, digit, is_first);
+          UNROLL for (int half = 0; half < 2; half++) digit[half] = wasm_v128_and(w[half], constants.nibble);
+          add_products(part[i], v, digit, is_first);
+        } else {
+          add_products(part[i], v, w, is_first);
+        }
+        if (!is_last) continue;
+        UNROLL for (int half = 0; half < 2; half++) {
+          const v128_t low = wasm_i32x4_extadd_pairwise_i16x8(part[i][half]);
+          const v128_t sum =
+              kind.digits == 2 ? wasm_i32x4_add(low, wasm_i32x4_shl(wasm_i32x4_extadd_pairwise_i16x8(high[i][half]), 4)) : low;
+          dot[i][half] = n < kind.group ? sum : wasm_i32x4_add(dot[i][half], sum);
+        }
+      }
+    }
+    v128_t d[2], m[2];
+    UNROLL for (int i = 0; i < panels * tokens; i++) {
+      const uint8_t *from = block[i / tokens];
+      const v128_t scale = wasm_v128_load32_splat(record[i % tokens] + 32), sum_of_x = wasm_v128_load32_splat(record[i % tokens] + 36);
+      const v128_t offset = wasm_i32x4_mul(sum_of_x, wasm_i32x4_splat(kind.offset));
+      if (i % tokens == 0) UNROLL for (int half = 0; half < 2; half++) d[half] = scales(from, half, constants);
+      if (i % tokens == 0 && kind.minima) UNROLL for (int half = 0; half < 2; half++) m[half] = minima(from + kind.minima, half, constants);
+      UNROLL for (int half = 0; half < 2; half++) {
+        const v128_t sum = wasm_f32x4_convert_i32x4(kind.minima ? dot[i][half] : wasm_i32x4_sub(dot[i][half], offset));
+        total[i][half] = madd(sum, wasm_f32x4_mul(d[half], scale), total[i][half]);
+        if (!kind.minima) continue;
+        /* The sum of x is the same for both halves; without the part that differs, V8 would give up the pair. */
+        const v128_t same = wasm_i32x4_add(wasm_v128_and(dot[i][half], constants.zero), sum_of_x);
+        total[i][half] = madd(wasm_f32x4_convert_i32x4(same), wasm_f32x4_mul(m[half], scale), total[i][half]);
+      }
+    }
+    UNROLL for (int p = 0; p < panels; p++) block[p] += kind.block_bytes;
+    UNROLL for (int t = 0; t < tokens; t++) record[t] += sizeof(struct activation_q8x32);
+  }
+  store_tile(out, total, panels * tokens);
+}
+
+/* Unpacks `blocks` blocks of a panel. */
+INLINE void unpack_panel32(uint8_t *unpacked, const uint8_t *block, const struct kind32 kind, weights32 *weights, scales32 *scales,
+                           int blocks) {
+  const struct constants constants = read_constants();
+  for (int b = 0; b < blocks; b++, block += kind.block_bytes, unpacked += unpacked32_bytes(kind)) {
+    UNROLL for (int half = 0; half < 2; half++) {
+      wasm_v128_store(unpacked + 16 * half, scales(block, half, constants));
+      if (kind.minima) wasm_v128_store(unpacked + UNPACKED32_MINIMA + 16 * half, packed_scales(block + kind.minima, half, constants));
+    }
     UNROLL for (int n = 0; n < 8; n++) {
       const int step = VISIT(n, 8);
       UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(unpacked + 32 + 32 * step + 16 * half, weights(block, step, half, constants));
@@ -102,9 +143,12 @@ INLINE void unpack_panel32(uint8_t *unpacked, const uint8_t *block, const int bl
 }
 
 /* y: f32[32 blocks] = one row of an unpacked panel. */
-INLINE void row32(float *y, const uint8_t *unpacked, int row, int blocks, int offset) {
-  for (int b = 0; b < blocks; b++, unpacked += UNPACKED32_BYTES) {
-    const float d = ((const float *)unpacked)[row];
-    for (int k = 0; k < 32; k++) *y++ = d * (float)(unpacked[32 + k / 4 * 32 + row * 4 + k % 4] - offset);
+INLINE void row32(float *y, const uint8_t *unpacked, const struct kind32 kind, int row, int blocks) {
+  for (int b = 0; b < blocks; b++, unpacked += unpacked32_bytes(kind)) {
+    const float d = ((const float *)unpacked)[row], m = kind.minima ? ((const float *)(unpacked + UNPACKED32_MINIMA))[row] : 0;
+    for (int k = 0; k < 32; k++) {
+      const float product = d * (float)(unpacked[32 + k / 4 * 32 + row * 4 + k % 4] - kind.offset);
+      *y++ = kind.minima ? product + m : product;
+    }
   }
 }

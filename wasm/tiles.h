@@ -4,11 +4,32 @@
  * gives up on one that has several such loops.
  */
 #pragma once
+#include "simd.h"
 
-enum { TILE_TOKENS = 4 };
+/* Tokens by panels in one tile: 4 by 1, or 1 by STREAMS. */
+enum { TILE_SIZE = 4 };
+
+/*
+ * Up to this many tokens meet STREAMS panels side by side, one token after the other. Such products are limited by memory, and a core has
+ * more reads under way when it walks several places of a matrix at once (docs/formats.md).
+ */
+enum { STREAM_TOKENS = 3, STREAMS = 4 };
+
+INLINE void store_tile(float *out, v128_t (*total)[2], const int size) {
+  UNROLL for (int i = 0; i < size; i++) {
+    wasm_v128_store(out + 8 * i, total[i][0]);
+    wasm_v128_store(out + 8 * i + 4, total[i][1]);
+  }
+}
 
 /* From this many tokens on, a panel is unpacked once into scratch instead of in every product. */
-enum { UNPACK_FROM_TOKENS = 4 };
+enum { UNPACK_FROM_TOKENS = STREAM_TOKENS + 1 };
+
+/* Defines name(out: f32[STREAMS, 8], panels, x, blocks), one token. */
+#define STREAMS_KERNEL(name, ...)                                                                                                     \
+  static __attribute__((noinline)) void name(float *out, const uint8_t *const *panels, const uint8_t *const *x, int blocks) {         \
+    __VA_ARGS__;                                                                                                                      \
+  }
 
 /* Defines name_1, name_2 and name_4, which run the given call with TILE, its number of tokens. `unpacked` may be 0. */
 #define TILE_KERNELS(name, ...)        \

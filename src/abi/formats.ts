@@ -48,12 +48,18 @@ export const FORMATS = {
   F16: row('F16', 1, 1, 2, 16, 'f32'),
   BF16: row('BF16', 30, 1, 2, 16, 'f32'),
   Q4_0: row('Q4_0', 2, 32, 18, 144, 'q8x32'),
+  Q4_1: row('Q4_1', 3, 32, 20, 160, 'q8x32'),
   Q5_0: row('Q5_0', 6, 32, 22, 176, 'q8x32'),
+  Q5_1: row('Q5_1', 7, 32, 24, 192, 'q8x32'),
   Q8_0: row('Q8_0', 8, 32, 34, 272, 'q8x32'),
   IQ4_NL: row('IQ4_NL', 20, 32, 18, 144, 'q8x32'),
+  MXFP4: row('MXFP4', 39, 32, 17, 136, 'q8x32'),
+  Q2_K: row('Q2_K', 10, 256, 84, 672, 'q8x256'),
+  Q3_K: row('Q3_K', 11, 256, 110, 880, 'q8x256'),
   Q4_K: row('Q4_K', 12, 256, 144, 1184, 'q8x256'),
   Q5_K: row('Q5_K', 13, 256, 176, 1440, 'q8x256'),
   Q6_K: row('Q6_K', 14, 256, 210, 1680, 'q8x256'),
+  IQ4_XS: row('IQ4_XS', 23, 256, 136, 1104, 'q8x256'),
 } as const satisfies Record<string, Format>
 
 /** The name of a supported format. */
@@ -70,11 +76,7 @@ export function formatById(id: number): (Format & { readonly name: FormatName })
 
 /** Names of ggml type ids that exist but that Tandem cannot read, for error messages. */
 export const KNOWN_UNSUPPORTED_FORMATS: ReadonlyMap<number, string> = new Map([
-  [3, 'Q4_1'],
-  [7, 'Q5_1'],
   [9, 'Q8_1'],
-  [10, 'Q2_K'],
-  [11, 'Q3_K'],
   [15, 'Q8_K'],
   [16, 'IQ2_XXS'],
   [17, 'IQ2_XS'],
@@ -82,7 +84,6 @@ export const KNOWN_UNSUPPORTED_FORMATS: ReadonlyMap<number, string> = new Map([
   [19, 'IQ1_S'],
   [21, 'IQ3_S'],
   [22, 'IQ2_S'],
-  [23, 'IQ4_XS'],
   [24, 'I8'],
   [25, 'I16'],
   [26, 'I32'],
@@ -91,7 +92,6 @@ export const KNOWN_UNSUPPORTED_FORMATS: ReadonlyMap<number, string> = new Map([
   [29, 'IQ1_M'],
   [34, 'TQ1_0'],
   [35, 'TQ2_0'],
-  [39, 'MXFP4'],
 ])
 
 /** Rows interleaved in one panel. */

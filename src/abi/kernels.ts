@@ -7,6 +7,12 @@ export const KERNEL_STATUS = { ok: 0, format: 1, shape: 2, notFinite: 3 } as con
 /** Tokens in one block of the KV cache. */
 export const KV_BLOCK_TOKENS = 32
 
+/** Keys after which attention's softmax starts anew: what workers share out of one token's context. */
+export const ATTENTION_CHUNK_TOKENS = 256
+
+/** Queries (heads of tokens) that `attend` takes through the keys together: as many tokens as that is, but at least one. */
+export const ATTENTION_TILE_QUERIES = 128
+
 /** `matmul`: overwrite the output, or add to it. */
 export const MATMUL = { store: 0, add: 1 } as const
 
@@ -91,6 +97,22 @@ export interface KernelExports {
     scale: number,
     scratch: number,
   ): number
+  attend_part(
+    parts: number,
+    q: number,
+    keyCache: number,
+    valueCache: number,
+    blockTable: number,
+    position: number,
+    chunk: number,
+    kvHead: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    scale: number,
+    scratch: number,
+  ): number
+  attend_merge(out: number, parts: number, chunks: number, heads: number, headDim: number, headBegin: number, headEnd: number): number
   route(
     ids: number,
     weights: number,
@@ -131,7 +153,18 @@ export function recordBytes(activation: Activation, columns: number): number {
   return (columns / values) * bytes
 }
 
+/** Bytes of what `attend_part` leaves of one chunk, all heads. */
+export function attentionPartBytes(heads: number, headDim: number): number {
+  return heads * (headDim + 2) * 4
+}
+
+/** Bytes of scratch that `attend` and `attend_part` use: a widened block of keys and values, and each query's vectors and scores. */
+function attentionScratchBytes(heads: number, headDim: number): number {
+  const queries = Math.max(ATTENTION_TILE_QUERIES, heads)
+  return (2 * (KV_BLOCK_TOKENS + queries) * headDim + queries * (2 * KV_BLOCK_TOKENS + 11)) * 4
+}
+
 /** Bytes of scratch that any kernel may use, for the widest matrix and the attention's shape of a model. */
 export function scratchBytes(columns: number, heads: number, headDim: number): number {
-  return 65536 + columns * 96 + (heads * 2 + 2 * KV_BLOCK_TOKENS) * headDim * 4
+  return 65536 + columns * 96 + attentionScratchBytes(heads, headDim)
 }

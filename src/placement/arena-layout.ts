@@ -1,6 +1,6 @@
 /** The prefix of every arena: what the kernels need besides weights and KV cache. */
 import { FORMATS } from '../abi/formats.ts'
-import { recordBytes, scratchBytes } from '../abi/kernels.ts'
+import { ATTENTION_CHUNK_TOKENS, attentionPartBytes, recordBytes, scratchBytes } from '../abi/kernels.ts'
 import type { Hyperparameters, Model } from '../model/types.ts'
 import { Layout } from '../ring/arena.ts'
 import type { ArenaLayout, Limits, StepLayout } from './types.ts'
@@ -57,6 +57,9 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
   const k = layout.reserve(tokens * keyWidth * 4)
   const v = layout.reserve(tokens * keyWidth * 4)
   const attended = layout.reserve(tokens * queryWidth * 4)
+  // enough for one token of every sequence, as long as they share no block of the cache
+  const attentionChunks = Math.ceil(limits.kvTokens / ATTENTION_CHUNK_TOKENS) + limits.sequences
+  const attentionParts = layout.reserve(attentionChunks * attentionPartBytes(hyper.heads, hyper.headDim))
   const routerLogits = layout.reserve(tokens * hyper.experts * 4)
   const expertIds = layout.reserve(tokens * hyper.expertsUsed * 4)
   const expertWeights = layout.reserve(tokens * hyper.expertsUsed * 4)
@@ -84,6 +87,8 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
     k,
     v,
     attended,
+    attentionParts,
+    attentionChunks,
     routerLogits,
     expertIds,
     expertWeights,

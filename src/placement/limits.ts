@@ -38,7 +38,7 @@ export function resolveLimits(hyper: Hyperparameters, machine: Machine, options:
     kvTokens: Math.ceil(kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS,
     // a step cannot have more outputs than tokens
     outputs: Math.min(ubatch, whole('outputs', options.outputs, Math.max(sequences, DEFAULT_OUTPUTS), MAX_OUTPUTS)),
-    threads: whole('threads', options.threads, Math.max(1, machine.cores), MAX_THREADS),
+    threads: whole('threads', options.threads, machine.physicalCores ?? machine.cores, MAX_THREADS),
     arenaBytes: whole('arenaBytes', options.arenaBytes, MAX_ARENA_BYTES, MAX_ARENA_BYTES),
   }
 }

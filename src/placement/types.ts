@@ -6,6 +6,8 @@ import type { PipelineDefinition } from './stages.ts'
 export interface Machine {
   /** Logical cores this process may use. */
   readonly cores: number
+  /** Physical cores among them; default: `cores`. */
+  readonly physicalCores?: number
   /** Memory that can be taken now, bytes. */
   readonly availableBytes: number
   /** Executors of this build that have a device to run on. */
@@ -116,6 +118,9 @@ export interface ArenaLayout {
   readonly v: number
   /** f32[U, heads * headDim] */
   readonly attended: number
+  /** What workers leave of the chunks of single tokens' contexts, for merging: room for `attentionChunks` chunks of all heads. */
+  readonly attentionParts: number
+  readonly attentionChunks: number
   /** f32[U, experts] */
   readonly routerLogits: number
   /** i32[U, expertsUsed], f32[U, expertsUsed] */

@@ -21,11 +21,37 @@ export const BLOCK_MAKERS: Readonly<Record<FormatName, (deviation: number) => Bl
   // y = d (n - 8): the mean is -d / 2, and random signs of d cancel it. 21.5 = mean of (n - 8)^2.
   Q4_0: (deviation) => scaleAt(18, 0, halves(deviation / Math.sqrt(21.5), true)),
   Q5_0: (deviation) => scaleAt(22, 0, halves(deviation / Math.sqrt(85.5), true)),
+  Q4_1: (deviation) => blocksWithMinimum(20, deviation, 15),
+  Q5_1: (deviation) => blocksWithMinimum(24, deviation, 31),
   IQ4_NL: (deviation) => scaleAt(18, 0, halves(deviation / Math.sqrt(meanSquare(IQ4_NL_VALUES)), true)),
   Q8_0: (deviation) => {
     const setScales = scaleAt(34, 0, halves(deviation / Math.sqrt((2 * sumOfSquares(127)) / 256), false))
     return (bytes) => {
       clearMinus128(wordsOf(bytes))
+      setScales(bytes)
+    }
+  },
+  // y = 2^(e - 128) M[n], M symmetric.
+  MXFP4: (deviation) => exponentBlocks(17, deviation / Math.sqrt(meanSquare(MXFP4_VALUES))),
+  // y = d (s n - m) with n from 0 to 3: scales of 1 to 15 with minima 1.5 times as large on average.
+  Q2_K: (deviation) => {
+    const setScales = pairOfScales(84, 80, deviation / Math.sqrt(meanSquare(Q2_K_PAIRS.map(([s]) => s)) * 1.25 + Q2_K_SPREAD), 1)
+    return (bytes) => {
+      for (let block = 0; block < bytes.length; block += 84) {
+        for (let at = block; at < block + 16; at += 1) {
+          const [s, m] = Q2_K_PAIRS[bytes[at]! & 7]!
+          bytes[at] = s | (m << 4)
+        }
+      }
+      setScales(bytes)
+    }
+  },
+  // y = d (s - 32) (n - 4): the mean of n - 4 is -1/2, and random signs of d cancel it. 5.5 = mean of (n - 4)^2. The scales within
+  // a block differ already, so those of blocks differ less.
+  Q3_K: (deviation) => {
+    const setScales = scaleAt(110, 108, halves(deviation / Math.sqrt(SIX_BITS * 5.5), true, 0.25))
+    return (bytes) => {
+      for (let block = 104; block < bytes.length; block += 110) doubleBits(bytes, block, 4)
       setScales(bytes)
     }
   },
@@ -46,7 +72,33 @@ export const BLOCK_MAKERS: Readonly<Record<FormatName, (deviation: number) => Bl
       setScales(bytes)
     }
   },
+  // y = d (s - 32) T[n]: as in Q3_K.
+  IQ4_XS: (deviation) => {
+    const setScales = scaleAt(136, 0, halves(deviation / Math.sqrt(SIX_BITS * meanSquare(IQ4_NL_VALUES)), true, 0.25))
+    return (bytes) => {
+      for (let block = 2; block < bytes.length; block += 136) doubleBits(bytes, block, 2)
+      setScales(bytes)
+    }
+  },
 }
+
+/** Mean square of s - 32 for six bits s whose two top bits are alike: -32 to -17 and 16 to 31. */
+const SIX_BITS = (sumOfSquares(31) - sumOfSquares(15) + sumOfSquares(32) - sumOfSquares(16)) / 32
+
+const MXFP4_VALUES = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12]
+
+/** Scales and minima of Q2_K; even scales have the minimum that makes the mean zero, odd ones are half too low or too high in turn. */
+const Q2_K_PAIRS: readonly (readonly [number, number])[] = [
+  [4, 6],
+  [5, 7],
+  [5, 8],
+  [6, 9],
+  [7, 10],
+  [7, 11],
+  [8, 12],
+  [10, 15],
+]
+const Q2_K_SPREAD = meanSquare(Q2_K_PAIRS.map(([s, m]) => 1.5 * s - m))
 
 const IQ4_NL_VALUES = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
 
@@ -70,10 +122,10 @@ function lookup(table: readonly number[]): BlockMaker {
   }
 }
 
-/** Half-precision scales between 3/4 and 5/4 of a middle, with the root mean square `rms`; of both signs when `signed`. */
-function halves(rms: number, signed: boolean): Uint16Array {
+/** Half-precision scales from 1 - spread/2 to 1 + spread/2 of a middle, with the root mean square `rms`; of both signs when `signed`. */
+function halves(rms: number, signed: boolean, spread = 0.5): Uint16Array {
   const factors = Array.from({ length: SCALES }, (_, index) => {
-    const factor = 0.75 + ((index >> 1) + 0.5) / SCALES
+    const factor = 1 + (((index >> 1) + 0.5) / (SCALES / 2) - 0.5) * spread
     return signed && index % 2 === 1 ? -factor : factor
   })
   const middle = rms / Math.sqrt(meanSquare(factors))
@@ -87,6 +139,43 @@ function scaleAt(blockBytes: number, offset: number, scales: Uint16Array): Block
       const scale = scales[bytes[at]! & (SCALES - 1)]!
       bytes[at] = scale
       bytes[at + 1] = scale >> 8
+    }
+  }
+}
+
+/** Makes the bits of every pair of bits alike: those are the top bits of scales, which then are neither small nor all of one sign. */
+function doubleBits(bytes: Uint8Array, offset: number, count: number): void {
+  for (let at = offset; at < offset + count; at += 1) bytes[at] = (bytes[at]! & 0x55) * 3
+}
+
+/** Two random bytes become a scale from a table, the two behind it `ratio` times that scale. */
+function pairOfScales(blockBytes: number, offset: number, rms: number, ratio: number, signed = false): BlockMaker {
+  const scales = halves(rms, signed)
+  const others = scales.map((scale) => toHalf(fromHalf(scale) * ratio))
+  return (bytes) => {
+    for (let at = offset; at < bytes.length; at += blockBytes) {
+      const index = bytes[at]! & (SCALES - 1)
+      bytes[at] = scales[index]!
+      bytes[at + 1] = scales[index]! >> 8
+      bytes[at + 2] = others[index]!
+      bytes[at + 3] = others[index]! >> 8
+    }
+  }
+}
+
+/** Q4_1 and Q5_1: y = d n + m with m = -d most/2, n from 0 to `most`: the mean is zero in every block. */
+function blocksWithMinimum(blockBytes: number, deviation: number, most: number): BlockMaker {
+  return pairOfScales(blockBytes, 0, deviation / Math.sqrt(((most + 1) ** 2 - 1) / 12), -most / 2, true)
+}
+
+/** Blocks that begin with an exponent: one of the two powers of two around `rms`, in the shares that give it. */
+function exponentBlocks(blockBytes: number, rms: number): BlockMaker {
+  const below = Math.floor(Math.log2(rms))
+  const share = ((rms / 2 ** below) ** 2 - 1) / 3
+  return (bytes) => {
+    for (let at = 0; at < bytes.length; at += blockBytes) {
+      const isLarge = (bytes[at]! + 0.5) / 256 < share
+      bytes[at] = 128 + below + (isLarge ? 1 : 0)
     }
   }
 }
@@ -133,10 +222,11 @@ function packScales(s: readonly number[], m: readonly number[]): Uint8Array {
   return packed
 }
 
-/** A positive finite half-precision number. */
+/** A finite half-precision number. */
 function fromHalf(bits: number): number {
-  const exponent = bits >> 10
-  return exponent === 0 ? bits * 2 ** -24 : (1024 + (bits & 1023)) * 2 ** (exponent - 25)
+  const sign = bits < 0x8000 ? 1 : -1
+  const exponent = (bits >> 10) & 31
+  return sign * (exponent === 0 ? (bits & 1023) * 2 ** -24 : (1024 + (bits & 1023)) * 2 ** (exponent - 25))
 }
 
 /** Bytes of -128, which no quantiser writes, become 0; that also makes the mean zero. */

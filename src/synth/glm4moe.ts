@@ -20,20 +20,33 @@ export interface Fallback {
 }
 
 /** What is written instead of a format whose blocks do not fit: what llama.cpp takes, where Tandem reads that, else Q8_0. F16 fits always. */
-const SMALLER_BLOCKS: Partial<Record<FormatName, FormatName>> = { Q4_K: 'Q5_0', Q5_K: 'Q8_0', Q6_K: 'Q8_0' }
+const SMALLER_BLOCKS: Partial<Record<FormatName, FormatName>> = {
+  Q2_K: 'IQ4_NL',
+  Q3_K: 'IQ4_NL',
+  IQ4_XS: 'IQ4_NL',
+  Q4_K: 'Q5_0',
+  Q5_K: 'Q8_0',
+  Q6_K: 'Q8_0',
+}
 
 /** `general.file_type` by the experts' format. Source: enum llama_ftype in https://github.com/ggml-org/llama.cpp/blob/master/include/llama.h */
 const FILE_TYPES: Readonly<Record<FormatName, number>> = {
   F32: 0,
   F16: 1,
   Q4_0: 2,
+  Q4_1: 3,
   Q8_0: 7,
   Q5_0: 8,
+  Q5_1: 9,
+  Q2_K: 10,
+  Q3_K: 12,
   Q4_K: 14,
   Q5_K: 16,
   Q6_K: 18,
   IQ4_NL: 25,
+  IQ4_XS: 30,
   BF16: 32,
+  MXFP4: 38,
 }
 
 /** The format to use for rows of `columns` elements. */

@@ -1,6 +1,6 @@
 /** rope_store and attend: the two share a cache whose inner order only they know, so they are checked together. */
 import { beforeEach, describe, expect, test } from 'vitest'
-import { KERNEL_STATUS, KV_BLOCK_TOKENS, scratchBytes } from '../../src/abi/kernels.ts'
+import { ATTENTION_CHUNK_TOKENS, attentionPartBytes, KERNEL_STATUS, KV_BLOCK_TOKENS, scratchBytes } from '../../src/abi/kernels.ts'
 import { floats, HOSTS, upload, type KernelHost } from './kernel-host.ts'
 import { f16Bits, f16Value, nmse, random, randomRows } from './reference.ts'
 
@@ -149,6 +149,32 @@ class Sequence {
     return floats(this.host, out, tokens * heads * headDim)
   }
 
+  /** One token's attention from parts: chunks in descending order, then heads one by one. */
+  attendInParts(token: number): Float32Array {
+    const { heads, kvHeads, headDim } = this.shape
+    const chunks = Math.floor(this.positions[token]! / ATTENTION_CHUNK_TOKENS) + 1
+    const parts = this.host.allocate(chunks * attentionPartBytes(heads, headDim))
+    const out = this.host.allocate(heads * headDim * 4)
+    const scratch = this.host.allocate(scratchBytes(0, heads, headDim))
+    const table = upload(this.host, this.blockTable)
+    const q = this.address + token * this.stride * 4
+    const scale = 1 / Math.sqrt(headDim)
+    const { keyCache, valueCache } = this
+    const position = this.positions[token]!
+    const call: KernelHost['call'] = (name, ...args) => {
+      const status = this.host.call(name, ...args)
+      if (status !== KERNEL_STATUS.ok) throw new Error(`${name}: status ${status}`)
+      return status
+    }
+    for (let chunk = chunks - 1; chunk >= 0; chunk--) {
+      for (let head = 0; head < kvHeads; head++) {
+        call('attend_part', parts, q, keyCache, valueCache, table, position, chunk, head, heads, kvHeads, headDim, scale, scratch)
+      }
+    }
+    for (let head = heads - 1; head >= 0; head--) call('attend_merge', out, parts, chunks, heads, headDim, head, head + 1)
+    return floats(this.host, out, heads * headDim)
+  }
+
   /** float64 attention over keys and values rounded to f16. */
   reference(rotated: Float32Array): number[] {
     const { heads, kvHeads, headDim } = this.shape
@@ -182,6 +208,7 @@ const SHAPES: readonly (Shape & { tokens: number; withNorm: boolean })[] = [
   { heads: 3, kvHeads: 3, headDim: 32, rotary: 32, tokens: 65, withNorm: true },
   { heads: 16, kvHeads: 1, headDim: 36, rotary: 10, tokens: 33, withNorm: false },
   { heads: 2, kvHeads: 1, headDim: 4, rotary: 0, tokens: 3, withNorm: false },
+  { heads: 5, kvHeads: 1, headDim: 20, rotary: 8, tokens: 2 * ATTENTION_CHUNK_TOKENS + 40, withNorm: false },
 ]
 
 describe.each(HOSTS)('attention on $name', (host) => {
@@ -202,6 +229,10 @@ describe.each(HOSTS)('attention on $name', (host) => {
     // a key near the middle of two f16 values may round the other way than in float64: 1e-7 of the keys, one f16 unit each
     expect(nmse(whole, sequence.reference(rotated))).toBeLessThan(1e-10)
     expect(sequence.attend(Array.from({ length: tokens }, (_, t) => [t, 1] as const))).toEqual(whole)
+    const width = shape.heads * shape.headDim
+    for (const t of [0, tokens >> 1, Math.min(tokens, ATTENTION_CHUNK_TOKENS) - 1, tokens - 1]) {
+      expect(sequence.attendInParts(t)).toEqual(whole.subarray(t * width, (t + 1) * width))
+    }
     expect(
       sequence.attend([
         [2, tokens - 2],
@@ -306,5 +337,17 @@ describe.each(HOSTS)('attention on $name', (host) => {
       expect(attend(heads, kvHeads, kvHead, headDim)).toBe(KERNEL_STATUS.shape)
     }
     expect(attend(4, 2, 0, 64, -1)).toBe(KERNEL_STATUS.shape)
+    const part = (position: number, chunk: number, head = 0): number =>
+      host.call('attend_part', at, at, at, at, at, position, chunk, head, 4, 2, 64, 1, at)
+    expect(part(0, -1)).toBe(KERNEL_STATUS.shape)
+    expect(part(ATTENTION_CHUNK_TOKENS - 1, 1)).toBe(KERNEL_STATUS.shape)
+    expect(part(0, 0, 2)).toBe(KERNEL_STATUS.shape)
+    const merge = (chunks: number, headDim: number, begin: number, end: number): number =>
+      host.call('attend_merge', at, at, chunks, 2, headDim, begin, end)
+    expect(merge(1, 64, 1, 1)).toBe(KERNEL_STATUS.ok)
+    expect(merge(0, 64, 0, 1)).toBe(KERNEL_STATUS.shape)
+    expect(merge(1, 62, 0, 1)).toBe(KERNEL_STATUS.shape)
+    expect(merge(1, 64, -1, 1)).toBe(KERNEL_STATUS.shape)
+    expect(merge(1, 64, 0, 3)).toBe(KERNEL_STATUS.shape)
   })
 })

@@ -54,12 +54,18 @@ interface Codec {
   readonly element: (block: DataView, k: number) => number
   /** Byte offsets of f16 scales, for random data. */
   readonly scales: readonly number[]
+  /** Whether the block begins with a scale that is an exponent of eight bits (E8M0). */
+  readonly hasExponent?: boolean
 }
 
 const f16At = (block: DataView, at: number): number => f16Value(block.getUint16(at, true))
 const nibble32 = (block: DataView, at: number, k: number): number =>
   k < 16 ? block.getUint8(at + k) & 15 : block.getUint8(at + k - 16) >> 4
 const IQ4_NL_VALUES = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+
+const MXFP4_VALUES = [0, 1, 2, 3, 4, 6, 8, 12, -0, -1, -2, -3, -4, -6, -8, -12]
+const twoBits = (block: DataView, at: number, k: number): number =>
+  (block.getUint8(at + (k >> 7) * 32 + (k % 32)) >> (2 * ((k % 128) >> 5))) & 3
 
 /** Scale and minimum of sub-block j out of the 12 bytes at 4. */
 function scaleAndMinimum(block: DataView, j: number): [number, number] {
@@ -88,8 +94,35 @@ const CODECS: Record<FormatName, Codec> = {
     element: (block, k) => f16At(block, 0) * ((nibble32(block, 6, k) | (((block.getUint32(2, true) >>> k) & 1) << 4)) - 16),
     scales: [0],
   },
+  Q4_1: { element: (block, k) => f16At(block, 0) * nibble32(block, 4, k) + f16At(block, 2), scales: [0, 2] },
+  Q5_1: {
+    element: (block, k) => f16At(block, 0) * (nibble32(block, 8, k) | (((block.getUint32(4, true) >>> k) & 1) << 4)) + f16At(block, 2),
+    scales: [0, 2],
+  },
   Q8_0: { element: (block, k) => f16At(block, 0) * block.getInt8(2 + k), scales: [0] },
   IQ4_NL: { element: (block, k) => f16At(block, 0) * IQ4_NL_VALUES[nibble32(block, 2, k)]!, scales: [0] },
+  MXFP4: {
+    element: (block, k) => 2 ** (block.getUint8(0) - 128) * MXFP4_VALUES[nibble32(block, 1, k)]!,
+    scales: [],
+    hasExponent: true,
+  },
+  Q2_K: {
+    element(block, k) {
+      const scale = block.getUint8(k >> 4)
+      return f16At(block, 80) * (scale & 15) * twoBits(block, 16, k) - f16At(block, 82) * (scale >> 4)
+    },
+    scales: [80, 82],
+  },
+  Q3_K: {
+    element(block, k) {
+      const sub = k >> 4
+      const low = block.getUint8(96 + (sub % 8)) >> (sub < 8 ? 0 : 4)
+      const top = block.getUint8(104 + (sub % 4)) >> (2 * (sub >> 2))
+      const isHigh = (block.getUint8(k % 32) >> (k >> 5)) & 1
+      return f16At(block, 108) * (((low & 15) | ((top & 3) << 4)) - 32) * (twoBits(block, 32, k) - (isHigh ? 0 : 4))
+    },
+    scales: [108],
+  },
   Q4_K: { element: (block, k) => kElement(block, k, 16, 0), scales: [0, 2] },
   Q5_K: {
     element: (block, k) => kElement(block, k, 48, ((block.getUint8(16 + (k % 32)) >> Math.floor(k / 32)) & 1) * 16),
@@ -107,11 +140,25 @@ const CODECS: Record<FormatName, Codec> = {
     },
     scales: [208],
   },
+  IQ4_XS: {
+    element(block, k) {
+      const sub = k >> 5
+      const low = (block.getUint8(4 + (sub >> 1)) >> (4 * (sub % 2))) & 15
+      const top = (block.getUint16(2, true) >> (2 * sub)) & 3
+      return f16At(block, 0) * ((low | (top << 4)) - 32) * IQ4_NL_VALUES[nibble32(block, 8 + 16 * sub, k % 32)]!
+    },
+    scales: [0],
+  },
 }
 
 /** Where a format's f16 scales are in a block; empty for float formats. */
 export function scaleOffsets(name: FormatName): readonly number[] {
   return CODECS[name].scales
+}
+
+/** Whether a format's scale is one byte of exponent, at the beginning of its blocks. */
+export function hasExponent(name: FormatName): boolean {
+  return CODECS[name].hasExponent ?? false
 }
 
 /** Decodes one row of a file exactly. */
@@ -146,6 +193,8 @@ export function randomWeights(name: FormatName, rows: number, columns: number, s
         const scale = kind < 0.02 ? 0 : kind < 0.1 ? next() * 5e-5 : (0.5 + next()) * 0.01
         view.setUint16(block + offset, f16Bits(next() < 0.5 ? -scale : scale), true)
       }
+      // 2^-9 to 2^-2 as real files have, and now and then the smallest, which are subnormal f32
+      if (hasExponent(name)) bytes[block] = next() < 0.02 ? Math.floor(next() * 3) : 119 + Math.floor(next() * 8)
     }
   }
   return bytes

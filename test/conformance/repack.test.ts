@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, test } from 'vitest'
 import { FORMATS, packedBytes, rowBytes } from '../../src/abi/formats.ts'
 import { KERNEL_STATUS, scratchBytes } from '../../src/abi/kernels.ts'
 import { floats, HOSTS, upload } from './kernel-host.ts'
-import { decodeRow, randomWeights, scaleOffsets } from './reference.ts'
+import { decodeRow, hasExponent, randomWeights, scaleOffsets } from './reference.ts'
 
 describe.each(HOSTS)('repack on $name', (host) => {
   beforeEach(() => host.reset())
@@ -66,6 +66,7 @@ describe.each(HOSTS)('repack on $name', (host) => {
             const broken = clean.slice()
             const view = new DataView(broken.buffer, block * format.blockBytes + place)
             if (name === 'F32') view.setUint32(0, bits, true)
+            else if (hasExponent(name)) view.setUint8(0, 255)
             else view.setUint16(0, bits, true)
             expect(repack(broken, rows, columns)[0]).toBe(KERNEL_STATUS.notFinite)
           }
@@ -74,13 +75,32 @@ describe.each(HOSTS)('repack on $name', (host) => {
     })
   })
 
+  test('MXFP4: an exponent is refused when a weight with it is no f32', () => {
+    const { id, blockBytes } = FORMATS.MXFP4
+    const panels = host.allocate(packedBytes(FORMATS.MXFP4, 1, 32))
+    // nibbles of 5 are 6 times the scale, of 14 -8 times, of 15 -12 times
+    const cases: readonly (readonly [number, number, number])[] = [
+      [252, 0xff, KERNEL_STATUS.ok],
+      [253, 0x55, KERNEL_STATUS.ok],
+      [253, 0xee, KERNEL_STATUS.notFinite],
+      [254, 0x33, KERNEL_STATUS.ok],
+      [254, 0x44, KERNEL_STATUS.notFinite],
+      [255, 0x00, KERNEL_STATUS.notFinite],
+    ]
+    for (const [exponent, nibbles, status] of cases) {
+      const block = new Uint8Array(blockBytes).fill(nibbles)
+      block[0] = exponent
+      expect(host.call('repack', id, panels, upload(host, block), 32, 1), `exponent ${exponent}`).toBe(status)
+    }
+  })
+
   test('arguments that cannot be are refused', () => {
     const { repack, dequantize } = {
       repack: (format: number, columns: number, rows: number) => host.call('repack', format, 0, 0, columns, rows),
       dequantize: (format: number, columns: number, count: number) => host.call('dequantize_rows', format, 0, 0, 0, columns, count, 0),
     }
     for (const call of [repack, dequantize]) {
-      for (const unknown of [-1, 3, 64, 1e9]) expect(call(unknown, 256, 0)).toBe(KERNEL_STATUS.format)
+      for (const unknown of [-1, 9, 64, 1e9]) expect(call(unknown, 256, 0)).toBe(KERNEL_STATUS.format)
       for (const name of host.formats) {
         const { id, blockElements } = FORMATS[name]
         expect(call(id, 0, 8)).toBe(KERNEL_STATUS.shape)

@@ -49,9 +49,9 @@ const CASES: [what: string, bytes: () => Uint8Array, code: ErrorCode, message: R
   ['a row of half a block', () => oneTensor(raw('t', 1, 16n, 2, 0n)), 'ERR_GGUF_INVALID', /16 elements, not a multiple of Q4_0's 32/],
   [
     'a known, unsupported format',
-    () => oneTensor(raw('t', 1, 256n, 10, 0n)),
+    () => oneTensor(raw('t', 1, 256n, 16, 0n)),
     'ERR_FORMAT_UNSUPPORTED',
-    /tensor "t" has the format Q2_K \(id 10\)/,
+    /tensor "t" has the format IQ2_XXS \(id 16\)/,
   ],
   ['an unknown format', () => oneTensor(raw('t', 1, 16n, 4321, 0n)), 'ERR_FORMAT_UNSUPPORTED', /unknown id 4321/],
   ['a misaligned tensor', () => oneTensor(raw('t', 1, 4n, 0, 8n)), 'ERR_GGUF_INVALID', /multiple of the alignment 32/],

@@ -1,14 +1,11 @@
 /** attention: x += output(softmax(q k / sqrt(d)) v), with q, k, v of the normed x; keys and values go to the cache. */
 import { RUN_WORDS } from '../../abi/step.ts'
-import { MATMUL } from '../../abi/kernels.ts'
+import { ATTENTION_CHUNK_TOKENS, ATTENTION_TILE_QUERIES, attentionPartBytes, KV_BLOCK_TOKENS, MATMUL } from '../../abi/kernels.ts'
 import { activationsOf } from '../../abi/formats.ts'
 import type { AttentionCall } from '../../pipeline/program.ts'
 import type { WorkerContext } from '../context.ts'
 import { check } from '../kernels.ts'
 import { normAndQuantize } from './norm.ts'
-
-/** Query tokens that one work item takes through the keys together. */
-const TILE_TOKENS = 8
 
 /** Runs the stage on this worker's share. */
 export function attention(context: WorkerContext, call: AttentionCall): void {
@@ -72,42 +69,136 @@ function storeKeys(context: WorkerContext, call: AttentionCall): void {
   check(status, 'rope_store')
 }
 
-/** Work items (tile of a run's tokens, key/value head), dealt out in turn so that the long, late tiles are spread. */
+/** The tokens of one sequence in the step. */
+interface Run {
+  /** Its first token in the step, and how many there are. */
+  readonly first: number
+  readonly count: number
+  /** Offset of its block table. */
+  readonly table: number
+  /** Where the parts of its only token go, and how many chunks they are; 0 when its tokens are not shared out by chunks. */
+  readonly parts: number
+  readonly chunks: number
+}
+
+/** The step's runs. A single token with a long context is split into chunks of keys as long as there is room for what they leave. */
+function readRuns(context: WorkerContext, words: Int32Array): Run[] {
+  const { shape, arena: at, step } = context.program
+  const partBytes = attentionPartBytes(shape.heads, shape.headDim)
+  let used = 0
+  return Array.from({ length: context.runs }, (_, run) => {
+    const base = (at.step + step.runs) / 4 + run * RUN_WORDS
+    const [first, count, row] = [words[base]!, words[base + 1]!, words[base + 2]!]
+    const chunks = Math.floor(words[(at.step + step.positions) / 4 + first]! / ATTENTION_CHUNK_TOKENS) + 1
+    const isSplit = context.workers > 1 && count === 1 && chunks > 1 && used + chunks <= at.attentionChunks
+    const parts = at.attentionParts + used * partBytes
+    if (isSplit) used += chunks
+    return { first, count, table: at.step + step.blockTables + row * step.blocksPerSequence * 4, parts, chunks: isSplit ? chunks : 0 }
+  })
+}
+
+/** One call of `attend` (tokens [first, first + count)) or of `attend_part` (a chunk of the run's only token). */
+interface Item {
+  readonly run: Run
+  readonly head: number
+  readonly first: number
+  readonly count: number
+  readonly chunk: number
+  /** About proportional to the time it takes. */
+  readonly cost: number
+}
+
+/** Widening a block of keys and values to f32 takes as long as this many queries take with it. */
+const WIDENING_QUERIES = 6
+
+/** The work of a run for one key/value head, in the order of the keys. */
+function itemsOf(run: Run, head: number, group: number, positions: Int32Array): Item[] {
+  const costOf = (keys: number, queries: number): number => Math.ceil(keys / KV_BLOCK_TOKENS) * (queries + WIDENING_QUERIES)
+  const keys = (token: number): number => positions[token]! + 1
+  if (run.chunks > 0) {
+    const left = (chunk: number): number => Math.min(ATTENTION_CHUNK_TOKENS, keys(run.first) - chunk * ATTENTION_CHUNK_TOKENS)
+    return Array.from({ length: run.chunks }, (_, chunk) => ({
+      run,
+      head,
+      first: run.first,
+      count: 1,
+      chunk,
+      cost: costOf(left(chunk), group),
+    }))
+  }
+  const tile = Math.max(1, Math.floor(ATTENTION_TILE_QUERIES / group))
+  return Array.from({ length: Math.ceil(run.count / tile) }, (_, index) => {
+    const first = run.first + index * tile
+    const count = Math.min(tile, run.first + run.count - first)
+    return { run, head, first, count, chunk: 0, cost: costOf(keys(first + count - 1), count * group) }
+  })
+}
+
+/** This worker's part of the items: consecutive ones, which share keys, of about the same cost for every worker. */
+function shareOf(items: readonly Item[], worker: number, workers: number): Item[] {
+  const total = items.reduce((sum, item) => sum + item.cost, 0)
+  let before = 0
+  return items.filter(({ cost }) => {
+    const middle = before + cost / 2
+    before += cost
+    return Math.floor((middle * workers) / total) === worker
+  })
+}
+
+/** Attention of all runs. */
 function attendRuns(context: WorkerContext, call: AttentionCall): void {
   const { shape, arena: at, step } = context.program
   const { heads, kvHeads, headDim } = shape
-  const { kernels, words } = context.arena(call.arena)
+  const { words } = context.arena(call.arena)
+  const runs = readRuns(context, words)
+  const positions = words.subarray((at.step + step.positions) / 4)
+  const items = runs.flatMap((run) => Array.from({ length: kvHeads }, (_, head) => itemsOf(run, head, heads / kvHeads, positions)).flat())
+  for (const item of shareOf(items, context.worker, context.workers)) attendItem(context, call, item, positions[item.first]!)
+
+  const split = runs.filter((run) => run.chunks > 0)
+  if (split.length === 0) return
+  context.sync()
+  const { kernels } = context.arena(call.arena)
+  for (const [turn, run] of split.entries()) {
+    const { begin, end } = context.share(heads, 1, turn)
+    const out = at.attended + run.first * heads * headDim * 4
+    check(kernels.attend_merge(out, run.parts, run.chunks, heads, headDim, begin, end), 'attend_merge')
+  }
+}
+
+function attendItem(context: WorkerContext, call: AttentionCall, { run, head, first, count, chunk }: Item, position: number): void {
+  const { shape, arena: at, step } = context.program
+  const { heads, kvHeads, headDim } = shape
+  const { kernels } = context.arena(call.arena)
+  const { keyCache, valueCache } = call
+  const { scratch } = context
   const width = heads * headDim
   const scale = 1 / Math.sqrt(headDim)
-  let item = 0
-  for (let run = 0; run < context.runs; run++) {
-    const base = (at.step + step.runs) / 4 + run * RUN_WORDS
-    const first = words[base]!
-    const count = words[base + 1]!
-    const table = at.step + step.blockTables + words[base + 2]! * step.blocksPerSequence * 4
-    for (let offset = 0; offset < count; offset += TILE_TOKENS) {
-      for (let head = 0; head < kvHeads; head++) {
-        if (item++ % context.workers !== context.worker) continue
-        const status = kernels.attend(
-          at.attended,
-          width,
-          at.q,
-          width,
-          call.keyCache,
-          call.valueCache,
-          table,
-          at.step + step.positions,
-          first + offset,
-          Math.min(TILE_TOKENS, count - offset),
-          head,
-          heads,
-          kvHeads,
-          headDim,
-          scale,
-          context.scratch,
-        )
-        check(status, 'attend')
-      }
-    }
+  if (run.chunks > 0) {
+    const q = at.q + first * width * 4
+    check(
+      kernels.attend_part(run.parts, q, keyCache, valueCache, run.table, position, chunk, head, heads, kvHeads, headDim, scale, scratch),
+      'attend_part',
+    )
+    return
   }
+  const status = kernels.attend(
+    at.attended,
+    width,
+    at.q,
+    width,
+    keyCache,
+    valueCache,
+    run.table,
+    at.step + step.positions,
+    first,
+    count,
+    head,
+    heads,
+    kvHeads,
+    headDim,
+    scale,
+    scratch,
+  )
+  check(status, 'attend')
 }

@@ -25,12 +25,12 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
   const arena = context.arena(call.arena)
   const { gate, up, down } = call.weights
   const groups = groupPairs(context, arena)
-  const first = arena.words[groups.offsets + call.expertBegin]!
-  const last = arena.words[groups.offsets + call.expertEnd]!
+  const firstPair = arena.words[groups.offsets + call.expertBegin]!
+  const endPair = arena.words[groups.offsets + call.expertEnd]!
 
   if (call.isFirst) {
-    const { begin, end } = context.share(context.tokens * shape.hidden)
-    arena.floats.fill(0, at.routed / 4 + begin, at.routed / 4 + end)
+    const mine = context.share(context.tokens * shape.hidden)
+    arena.floats.fill(0, at.routed / 4 + mine.begin, at.routed / 4 + mine.end)
   }
   const input = context.recordsAt(gate.activation, at.normed)
   const active = activeExperts(arena, call, groups)
@@ -64,8 +64,8 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
 
   const records = context.ffnRecordsAt(down.activation)
   if (down.activation !== 'f32') {
-    const { begin, end } = context.share(last - first)
-    context.quantize(arena, down.activation, records, at.ffnHidden, down.columns, { begin: first + begin, end: first + end })
+    const { begin, end } = context.share(endPair - firstPair)
+    context.quantize(arena, down.activation, records, at.ffnHidden, down.columns, { begin: firstPair + begin, end: firstPair + end })
     context.sync()
   }
   const stride = recordBytes(down.activation, down.columns)

@@ -25,12 +25,18 @@ const DIGESTS: Readonly<Record<FormatName, string>> = {
   F16: '018f4eeb881f',
   BF16: 'cf8484c79de6',
   Q4_0: 'f9924a20e708',
+  Q4_1: 'c0177408914b',
   Q5_0: 'c2ea93b82bf0',
+  Q5_1: 'fe8f0afc25cd',
   Q8_0: '17681a2661b1',
   IQ4_NL: 'bfe24a59cb5f',
+  MXFP4: 'ad12a0e2d1fd',
+  Q2_K: '055661cb84fa',
+  Q3_K: '889be0b244fc',
   Q4_K: 'a6ddb221f03f',
   Q5_K: '550b5c6f2331',
   Q6_K: '2e7ad757e3cd',
+  IQ4_XS: 'dc571cbc52a5',
 }
 
 describe.each(Object.keys(FORMATS) as FormatName[])('%s', (format) => {
