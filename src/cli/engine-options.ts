@@ -32,7 +32,7 @@ export function addModelArgument(command: Command): Command {
 export function addEngineOptions(command: Command): Command {
   return addModelArgument(command)
     .option('--pipeline <name>', 'cpu, hybrid, gpu, or the path of a module that exports a pipeline (default: cpu)')
-    .option('--threads <n>', 'worker threads (default: one per core)', whole(1))
+    .option('--threads <n>', 'worker threads (default: one per physical core)', whole(1))
     .option('-c, --context <tokens>', "longest sequence (default: the model's, at most 4096)", whole(1))
     .option('--ubatch <tokens>', 'tokens that go through a step together (default: at most 512)', whole(1))
     .addOption(new Option('--kv-tokens <tokens>', 'size of the KV cache (default: the context)').argParser(whole(1)).hideHelp())

@@ -1,8 +1,12 @@
-/** Compiles the kernel module and makes one instance of it per arena and worker. */
+/** Compiles the kernel module, ahead of its first use, and makes one instance of it per arena and worker. */
 import { readFileSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { KERNEL_STATUS, type KernelExports } from '../abi/kernels.ts'
 import { TandemError } from '../errors.ts'
 import { packageFile } from '../package-root.ts'
+import { createArena, PAGE_BYTES } from '../ring/arena.ts'
+import { Bench, SELF_TEST, SELF_TEST_BYTES } from './self-test.ts'
+import { canTierUp, revectorizeFacts, whyNotRevectorized, withTierUp } from './v8-flags.ts'
 
 /** Which build of the kernels runs. */
 export type KernelBuild = 'relaxed' | 'simd'
@@ -11,6 +15,8 @@ export type KernelBuild = 'relaxed' | 'simd'
 export interface Kernels {
   readonly build: KernelBuild
   readonly module: WebAssembly.Module
+  /** Why the module does not use 256-bit vectors; undefined when it does. */
+  readonly notRevectorized: string | undefined
 }
 
 function readBuild(build: KernelBuild): Buffer<ArrayBuffer> {
@@ -22,23 +28,91 @@ function readBuild(build: KernelBuild): Buffer<ArrayBuffer> {
   }
 }
 
-/** Compiles in the background. V8's compile jobs do not keep Node's event loop alive, so a timer does. */
-async function compile(bytes: Buffer<ArrayBuffer>): Promise<WebAssembly.Module> {
-  const alive = setInterval(() => undefined, 1000)
-  try {
-    return await WebAssembly.compile(bytes)
-  } finally {
-    clearInterval(alive)
-  }
+/** The module with an empty custom section. V8 gives equal bytes equal code in all of the process, so what is compiled with flags must differ. */
+export function named(bytes: Uint8Array, name: string): Uint8Array<ArrayBuffer> {
+  const text = Buffer.from(name)
+  return Buffer.concat([bytes, Buffer.from([0, text.length + 1, text.length]), text])
 }
 
-/** Compiles the fastest build that this V8 can run, or the one asked for. Throws `ERR_FILE_ACCESS`. */
-export async function compileKernels(wanted?: KernelBuild): Promise<Kernels> {
+/** An instance to test; module data, stack, buffers. */
+function makeBench(module: WebAssembly.Module): Bench {
+  const start = 2 * PAGE_BYTES
+  const memory = createArena(start + SELF_TEST_BYTES)
+  return new Bench(instantiateKernels(module, memory, start, PAGE_BYTES), memory, start)
+}
+
+/**
+ * Rounds until only optimised code runs: V8 compiles a function in its first call and optimises it in its second, for what it was called with so far;
+ * a function that calls others through a pointer may go back once when it meets a new one.
+ */
+const ROUNDS = 3
+
+/** A module of optimised code, and what it computed, case by case. */
+interface Optimized {
+  readonly module: WebAssembly.Module
+  readonly results: Uint8Array[]
+}
+
+/** Compiles, and makes V8 optimise every function. That takes milliseconds for each, in this thread; other work gets its turn in between. */
+async function optimize(bytes: Uint8Array<ArrayBuffer>, isRevectorized: boolean): Promise<Optimized> {
+  const module = withTierUp(isRevectorized, () => new WebAssembly.Module(bytes))
+  const bench = makeBench(module)
+  let results: Uint8Array[] = []
+  for (let round = 0; round < ROUNDS; round++) {
+    results = []
+    for (const test of SELF_TEST) {
+      results.push(withTierUp(isRevectorized, () => bench.run(test)))
+      await setImmediate()
+    }
+  }
+  return { module, results }
+}
+
+/** Names of the self-test's cases in which `results` differ from what the same bytes compute without flags: not by a bit, all operations are the same. */
+function findWrong(bytes: Uint8Array<ArrayBuffer>, results: readonly Uint8Array[]): string[] {
+  const bench = makeBench(new WebAssembly.Module(bytes))
+  return SELF_TEST.filter((test, index) => Buffer.compare(bench.run(test), results[index]!) !== 0).map(({ name }) => name)
+}
+
+/**
+ * Compiles one build, revectorised unless there is a reason against it or the self-test finds it wrong. `verify` stands between the self-test and
+ * its verdict, for tests.
+ */
+export async function prepare(
+  bytes: Uint8Array<ArrayBuffer>,
+  reason: string | undefined,
+  verify: (results: Uint8Array[]) => Uint8Array[] = (results) => results,
+): Promise<Omit<Kernels, 'build'>> {
+  let notRevectorized = reason
+  if (notRevectorized === undefined) {
+    const { module, results } = await optimize(named(bytes, 'tandem revectorized'), true)
+    const wrong = findWrong(named(bytes, 'tandem reference'), verify(results))
+    if (wrong.length === 0) return { module, notRevectorized }
+    notRevectorized = `failed the self-test in ${wrong.length} of ${SELF_TEST.length} cases, first in '${wrong[0]}'`
+    process.emitWarning(`revectorised kernels: ${notRevectorized}; using 128-bit vectors`, { code: 'TANDEM_SELF_TEST' })
+  }
+  const plain = named(bytes, 'tandem')
+  const { module } = canTierUp(process.versions.v8) ? await optimize(plain, false) : { module: new WebAssembly.Module(plain) }
+  return { module, notRevectorized }
+}
+
+async function compile(wanted: KernelBuild | undefined): Promise<Kernels> {
   const relaxed = wanted === 'simd' ? undefined : readBuild('relaxed')
   if (relaxed && (wanted === 'relaxed' || WebAssembly.validate(relaxed))) {
-    return { build: 'relaxed', module: await compile(relaxed) }
+    return { build: 'relaxed', ...(await prepare(relaxed, whyNotRevectorized(revectorizeFacts()))) }
   }
-  return { build: 'simd', module: await compile(readBuild('simd')) }
+  return { build: 'simd', ...(await prepare(readBuild('simd'), 'the plain SIMD build is not meant for it')) }
+}
+
+const compiled = new Map<KernelBuild | undefined, Promise<Kernels>>()
+
+/**
+ * The fastest build that this V8 can run, or the one asked for; compiled, optimised and tested once per process. Throws `ERR_FILE_ACCESS`.
+ */
+export function compileKernels(wanted?: KernelBuild): Promise<Kernels> {
+  const kernels = compiled.get(wanted) ?? compile(wanted)
+  compiled.set(wanted, kernels)
+  return kernels
 }
 
 /** What a kernel instance exports besides the kernels. */

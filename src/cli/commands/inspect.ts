@@ -1,15 +1,13 @@
 /** `tandem inspect`: what is in a model file; with `--machine`, what there is to run it on. */
-import { cpus, totalmem } from 'node:os'
 import type { Command } from 'commander'
-import { thisMachine } from '../../engine/machine.ts'
 import { TandemError } from '../../errors.ts'
 import { openModelFile } from '../../gguf/open.ts'
 import type { ModelFile } from '../../gguf/types.ts'
 import { describeModel } from '../../model/describe.ts'
 import { type Inspection, inspectModel, type PlainValue, type Share } from '../../model/inspect.ts'
 import type { Model } from '../../model/types.ts'
-import { compileKernels } from '../../wasm/kernels.ts'
 import { addModelArgument, modelPath } from '../engine-options.ts'
+import { describeMachine, machineRows } from '../inspect-machine.ts'
 import type { Io } from '../io.ts'
 import { bytesText, countText, quoted, table } from '../text.ts'
 
@@ -27,24 +25,8 @@ export function define(command: Command, io: Io): void {
 }
 
 async function showMachine(flags: Flags, io: Io): Promise<void> {
-  const { cores, availableBytes, executors } = thisMachine()
-  const { build } = await compileKernels()
-  const machine = {
-    node: process.versions.node,
-    v8: process.versions.v8,
-    platform: `${process.platform}-${process.arch}`,
-    processor: cpus()[0]?.model.trim() ?? 'unknown',
-    cores,
-    memoryBytes: totalmem(),
-    availableBytes,
-    executors: [...executors],
-    kernels: build,
-  }
-  if (flags.json) return io.writeJson(machine)
-  const { memoryBytes, ...rest } = machine
-  const sizes = { memory: bytesText(memoryBytes), available: bytesText(availableBytes), executors: machine.executors.join(', ') }
-  const shown = Object.entries({ ...rest, ...sizes, availableBytes: undefined }).filter(([, value]) => value !== undefined)
-  return io.write(table(shown.map(([name, value]) => [name, String(value)])))
+  const machine = await describeMachine()
+  return flags.json ? io.writeJson(machine) : io.write(table(machineRows(machine)))
 }
 
 async function showModel(model: string | undefined, flags: Flags, io: Io): Promise<void> {
