@@ -1,7 +1,7 @@
 /** Every format's matrix product on one thread, weights in cache. Decode: 1 to 8 tokens; prefill: 96. */
 import { FORMATS, packedBytes, rowBytes, type FormatName } from '../src/abi/formats.ts'
-import { decodeRow, dot, nmse, randomRows, randomWeights } from '../test/conformance/reference.ts'
-import { BenchArena, makeProduct, productBytes, type Product, runShare, SAMPLE_ROWS } from './support/arena.ts'
+import { decodeRow, dot, nmse, randomRows } from '../test/conformance/reference.ts'
+import { BenchArena, makeProduct, productBytes, type Product, runShare, SAMPLE_ROWS, sampleWeights } from './support/arena.ts'
 import { type Case, expect, isWanted, type Settings, type Suite, type Work } from './support/suite.ts'
 
 const COLUMNS = 2048
@@ -22,7 +22,7 @@ export function productWork({ format, rows, columns, tokens }: Product): Work[] 
 /** Compares the first rows with float64 on the file's own bytes, for the first and the last token. */
 export function checkProduct(arena: BenchArena, product: Product): void {
   const { format, rows, columns, tokens, y } = product
-  const file = randomWeights(format, SAMPLE_ROWS, columns, 1)
+  const file = sampleWeights(format, columns)
   const x = randomRows(tokens * columns, 2)
   const stride = rowBytes(FORMATS[format], columns)
   const out = arena.floats(y, tokens * rows)

@@ -15,8 +15,8 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { FORMATS, packedBytes, type FormatName } from '../../src/abi/formats.ts'
-import { nmse, randomRows, randomWeights } from '../../test/conformance/reference.ts'
-import { SAMPLE_ROWS } from '../support/arena.ts'
+import { nmse, randomRows } from '../../test/conformance/reference.ts'
+import { SAMPLE_ROWS, sampleWeights } from '../support/arena.ts'
 import { openResults } from '../support/results.ts'
 import { columns as cells, digits, spread, spreadText } from '../support/statistics.ts'
 import { USABLE_MODES, V8_MODES } from '../support/v8-modes.ts'
@@ -81,7 +81,7 @@ function buildTwin(): string {
 /** Loads a case into every engine and compares what they compute with the first one's. */
 async function loadCase(engines: readonly Engine[], format: FormatName, tokens: number, temporary: string): Promise<void> {
   const [weights, x] = [join(temporary, 'weights'), join(temporary, 'x')]
-  writeFileSync(weights, randomWeights(format, SAMPLE_ROWS, COLUMNS, 1))
+  writeFileSync(weights, sampleWeights(format, COLUMNS))
   writeFileSync(x, randomRows(tokens * COLUMNS, 2))
   const outputs: Float32Array[] = []
   for (const [index, engine] of engines.entries()) {

@@ -14,8 +14,8 @@
 
 enum { CHUNK_TOKENS = 48, MAX_SAMPLES = 100000, PATH_BYTES = 4096 };
 
-static const struct format *const FORMATS[] = {&FORMAT_F32,  &FORMAT_F16,    &FORMAT_BF16, &FORMAT_Q4_0, &FORMAT_Q5_0,
-                                               &FORMAT_Q8_0, &FORMAT_IQ4_NL, &FORMAT_Q4_K, &FORMAT_Q5_K, &FORMAT_Q6_K};
+#define ENTRY(name) &FORMAT_##name,
+static const struct format *const TABLE[] = {FORMATS(ENTRY)};
 
 /* One matrix product. */
 struct product {
@@ -111,8 +111,8 @@ static void release(struct product *p) {
 
 static struct product make(const char *name, int rows, int sample_rows, int columns, int tokens, const char *weights, const char *activations) {
   struct product p = {.rows = rows, .columns = columns, .tokens = tokens};
-  for (size_t i = 0; i < sizeof FORMATS / sizeof *FORMATS; i++)
-    if (strcmp(FORMATS[i]->name, name) == 0) p.format = FORMATS[i];
+  for (size_t i = 0; i < sizeof TABLE / sizeof *TABLE; i++)
+    if (strcmp(TABLE[i]->name, name) == 0) p.format = TABLE[i];
   if (!p.format) fail("no such format");
   const size_t row_bytes = (size_t)(columns / p.format->elements) * (size_t)p.format->bytes;
   p.panel_bytes = (size_t)(columns / p.format->elements) * (size_t)p.format->panel_bytes;

@@ -46,22 +46,34 @@ struct format {
   void (*dot)(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
 };
 
-extern const struct format FORMAT_F32, FORMAT_F16, FORMAT_BF16, FORMAT_Q4_0, FORMAT_Q5_0, FORMAT_Q8_0, FORMAT_IQ4_NL, FORMAT_Q4_K, FORMAT_Q5_K,
-    FORMAT_Q6_K;
+#define FORMATS(X)                                                                                            \
+  X(F32) X(F16) X(BF16) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(MXFP4) X(Q2_K) X(Q3_K) X(Q4_K)     \
+  X(Q5_K) X(Q6_K) X(IQ4_XS)
+#define DECLARE(name) extern const struct format FORMAT_##name;
+FORMATS(DECLARE)
 
 INLINE __m256i load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE void store(void *p, __m256i v) { _mm256_storeu_si256((__m256i *)p, v); }
 INLINE __m256i splat_32(const void *p) { return _mm256_set1_epi32(*(const int32_t *)p); }
+INLINE __m256 load_bf16x8(const uint8_t *p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
 INLINE __m256 load_f16x8(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 /* Four bits per byte, from the low or the high half. */
 INLINE __m256i nibbles(const uint8_t *p, int high) {
   const __m256i v = load(p);
   return _mm256_and_si256(high ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
 }
-/* Bits from `bit` on of every byte, moved to bit 4. */
-INLINE __m256i to_fourth(__m256i bits, int bit, int mask) {
-  return _mm256_and_si256(bit < 4 ? _mm256_slli_epi16(bits, 4 - bit) : _mm256_srli_epi16(bits, bit - 4), _mm256_set1_epi8((char)mask));
+/* Bits from `bit` on of every byte, moved to bit `to`. */
+INLINE __m256i move_bits(__m256i bits, int bit, int to, int mask) {
+  return _mm256_and_si256(bit < to ? _mm256_slli_epi16(bits, to - bit) : _mm256_srli_epi16(bits, bit - to), _mm256_set1_epi8((char)mask));
 }
+/* i16 pairs of weight times x. Unsigned: quants up to 7 bits wide and x signed; signed: |w| times x with the sign of w. */
+INLINE __m256i products(__m256i w, __m256i x, const int is_signed) {
+  return is_signed ? _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), _mm256_sign_epi8(x, w)) : _mm256_maddubs_epi16(w, x);
+}
+/* table[index] of 16 bytes. */
+INLINE __m256i lookup(__m128i table, __m256i index) { return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), index); }
 
 /* CALL(T, argument) for literal numbers of tokens T until `tokens` are done, each from token `t` on. */
 #define RUN_TILES(tokens, CALL, argument)                           \

@@ -5,9 +5,7 @@ typedef __m256 weights_at(const uint8_t *column);
 
 INLINE __m256 weights_F32(const uint8_t *column) { return _mm256_loadu_ps((const float *)column); }
 INLINE __m256 weights_F16(const uint8_t *column) { return load_f16x8(column); }
-INLINE __m256 weights_BF16(const uint8_t *column) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)column)), 16));
-}
+INLINE __m256 weights_BF16(const uint8_t *column) { return load_bf16x8(column); }
 
 /* out: f32[tokens, 8]; `chains` columns are summed apart, so that one multiply-add need not wait for the last. */
 INLINE void tile(float *out, const uint8_t *panel, const int panel_bytes, weights_at *weights, const uint8_t *const *x, int columns, const int tokens,
