@@ -90,10 +90,12 @@ function peersTable(): string | undefined {
     )
   const first = [...newest.values()][0]
   if (!first) return undefined
+  const rounds = [...newest.values()].map((run) => Number(run.header['rounds']))
+  const span = [...new Set([Math.min(...rounds), Math.max(...rounds)])].join(' to ')
   const about = first.lines.filter((line) => line['kind'] === 'engine').map((line) => String(line['about']))
   return dated(
     first.header,
-    `${about.join('; ')}; ${String(first.header['rounds'])} rounds.\n\n${table(['tokens/s', 'Tandem', 'node-llama-cpp', 'ratio'], rows)}`,
+    `${about.join('; ')}; ${span} rounds.\n\n${table(['tokens/s', 'Tandem', 'node-llama-cpp', 'ratio'], rows)}`,
   )
 }
 
