@@ -93,10 +93,7 @@ function peersTable(): string | undefined {
   const rounds = [...newest.values()].map((run) => Number(run.header['rounds']))
   const span = [...new Set([Math.min(...rounds), Math.max(...rounds)])].join(' to ')
   const about = first.lines.filter((line) => line['kind'] === 'engine').map((line) => String(line['about']))
-  return dated(
-    first.header,
-    `${about.join('; ')}; ${span} rounds.\n\n${table(['tokens/s', 'Tandem', 'node-llama-cpp', 'ratio'], rows)}`,
-  )
+  return dated(first.header, `${about.join('; ')}; ${span} rounds.\n\n${table(['tokens/s', 'Tandem', 'node-llama-cpp', 'ratio'], rows)}`)
 }
 
 /** The newest run of Tandem alone. */
