@@ -12,7 +12,7 @@ import { planLoads } from '../placement/loads.ts'
 import { checkMemory, makePlan } from '../placement/plan.ts'
 import type { PipelineDefinition } from '../placement/stages.ts'
 import type { Machine, Plan } from '../placement/types.ts'
-import { startWasmExecutor } from '../wasm/executor.ts'
+import { startWasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
 import { Engine } from './engine.ts'
 import { thisMachine } from './machine.ts'
 
@@ -62,16 +62,11 @@ export async function planModel(path: string, options: LoadOptions = {}): Promis
   return { model, plan, program: compile(model, plan), machine }
 }
 
-/**
- * Loads a model: a GGUF file, the first shard of a split one, or a directory with one model in it. The engine owns its worker threads and
- * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`.
- */
-export async function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
+/** What the pool is started with for a planned model. Throws `ERR_ARGUMENT`. */
+export function executorOptions({ model, plan, program, machine }: PlannedModel, options: LoadOptions = {}): WasmExecutorOptions {
   const { signal, onProgress, deadlineMs = DEFAULT_DEADLINE_MS, profile } = options
   if (!(deadlineMs > 0)) throw new TandemError('ERR_ARGUMENT', `deadlineMs must be a number above 0, not ${deadlineMs}`)
-  const { model, plan, program, machine } = await planModel(path, options)
-  checkMemory(plan, machine)
-  const executor = await startWasmExecutor({
+  return {
     program,
     arenaBytes: plan.arenas,
     moduleBytes: MODULE_BYTES,
@@ -84,6 +79,17 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     profile,
     signal,
     onProgress: (done, total) => onProgress?.({ phase: 'load', done, total, unit: 'bytes' }),
-  })
-  return new Engine({ model, plan, program, executor })
+  }
+}
+
+/**
+ * Loads a model: a GGUF file, the first shard of a split one, or a directory with one model in it. The engine owns its worker threads and
+ * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`.
+ */
+export async function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
+  const planned = await planModel(path, options)
+  const { model, plan, program, machine } = planned
+  const start = executorOptions(planned, options)
+  checkMemory(plan, machine)
+  return new Engine({ model, plan, program, executor: await startWasmExecutor(start) })
 }
