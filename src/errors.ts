@@ -40,6 +40,8 @@ export const ERROR_CODES = {
   ERR_POISONED: 'The executor stopped because another part of it failed.',
   ERR_WORKER_DIED: 'A worker thread ended unexpectedly.',
   ERR_KERNEL: 'A kernel refused its arguments.',
+  ERR_DEVICE: 'The GPU or its driver reported an error; close the engine and load the model again.',
+  ERR_DEVICE_LOST: 'The GPU context of this process is lost: only a new process can use the GPU again.',
   ERR_INTERNAL: 'A rule inside Tandem was broken; please report it.',
 } as const
 

@@ -20,8 +20,27 @@ export const CONTROL = {
   barrier: 96,
   /** `CHUNK_COUNTERS` counters, one per product between two barriers: the next chunk of rows that nobody has taken. */
   chunks: 128,
+  /** `HANDOFF` words, between a device and the pool. */
+  handoff: 256,
   /** `Ring` of steps. */
-  ring: 256,
+  ring: 384,
+} as const
+
+/**
+ * Words of the hand-off between a device and the pool, relative to `CONTROL.handoff`: each side writes words of its own, all count up and wrap. The
+ * first three are a `Ring` of depth 1 whose producer is the device (`ring/ring.ts`), so `published`, `completed` and the releases lie as it wants.
+ */
+export const HANDOFF = {
+  /** Device: hand-offs published; the two words behind it are written before: the entry of the pool's program to run, and its tokens. */
+  published: 0,
+  entry: 1,
+  tokens: 2,
+  /** Pool: hand-offs completed. */
+  completed: 16,
+  /** Device: steps finished. */
+  finished: 64,
+  /** Device: status of the first failure inside a step, 0 while there is none. */
+  status: 80,
 } as const
 
 /** Products whose rows may be shared out in chunks between two barriers. */
