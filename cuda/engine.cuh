@@ -9,72 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <vector>
+#include "buffers.h"
+#include "formats.cuh"
+#include "formats.cuh"
 #include "tandem_cuda.h"
-
-enum { KV_BLOCK_TOKENS = 32, UPLOAD_LANES = 4, DECODE_TOKENS = 8, GROUP = 16 };
-enum { GATING_SOFTMAX = 1, GATING_SIGMOID = 2 };
-
-/* What activations become before they meet a weight (src/abi/formats.ts). */
-enum activation { ACTIVATION_F32 = 0, ACTIVATION_Q8X32 = 1, ACTIVATION_Q8X256 = 2 };
-
-/*
- * Rows quantised to 8 bits, the same numbers as the records of wasm/activations.h in an order that suits the device:
- * x[t][c] = scales[t][c / GROUP] * values[t][c]. For q8x32 two neighbouring groups have the same scale; for q8x256 the scale has the factor in it.
- */
-struct quantized {
-  int8_t *values; /* i8[tokens, columns] */
-  float *scales;  /* f32[tokens, columns / GROUP] */
-  float *sums;    /* f32[tokens, columns / GROUP]: scale times the sum of the group's values, for formats with a minimum */
-};
-
-/* Rows in every form that some weight wants of them. */
-struct activations {
-  float *rows; /* f32[tokens, columns] */
-  quantized q8x32, q8x256;
-};
 
 /* Forms of activations to be made, as bits. */
 enum forms { FORM_ROWS = 1, FORM_Q8X32 = 2, FORM_Q8X256 = 4 };
-
-/* A step as the device sees it; copied there by tcu_begin_step. */
-struct step_buffers {
-  int32_t *token_ids, *positions, *cache_rows, *outputs; /* i32[tokens], i32[outputs] */
-  int32_t *runs;                                         /* i32[sequences, 4] */
-  int32_t *run_of_token;                                 /* i32[tokens] */
-  int32_t *block_tables;                                 /* i32[sequences, blocks_per_sequence] */
-  float *angles;                                         /* f32[tokens, rotary]: cos, then sin */
-};
-
-/* Pairs (token, expert) grouped by expert, for prefill on the device. */
-struct groups {
-  int32_t *offsets;    /* i32[experts + 1] */
-  int32_t *pair_token; /* i32[tokens * experts_used] */
-  float *pair_weight;  /* f32[tokens * experts_used] */
-  int32_t *tiles;      /* i32[1 + 2 * most tiles]: count, then (expert, first pair) of every tile of tokens */
-};
-
-struct buffers {
-  step_buffers step;
-  double *frequencies; /* f64[rotary / 2] */
-  float *x;            /* f32[ubatch, hidden]: the residual stream */
-  activations normed;  /* [ubatch, hidden] */
-  float *qkv;          /* f32[ubatch, (heads + 2 kv_heads) * head_dim]: q, k, v side by side */
-  activations attended; /* [ubatch, heads * head_dim] */
-  float *parts;        /* partial results of attention in decode */
-  size_t parts_floats;
-  float *router_logits; /* f32[ubatch, experts] */
-  int32_t *expert_ids;  /* i32[ubatch, experts_used] */
-  float *expert_weights;
-  float *gated;        /* f32[rows, 2 * ffn]: what gate and up give, before they are joined, where they are computed apart */
-  activations hidden;  /* [rows, ffn or ffn_expert]: silu(gate) * up */
-  float *shared, *routed; /* f32[ubatch, hidden] */
-  groups pairs;
-  float *logits;       /* f32[outputs, vocabulary] */
-  uint32_t *counters;  /* see enum counter */
-};
-
-/* Words of `counters`, on the device, all zero at the start. */
-enum counter { COUNTER_PUBLISHED = 0, COUNTER_FINISHED = 1, COUNTER_FAILED = 2, COUNTERS = 64 };
 
 struct layer_binding {
   bool bound, has_slot;
@@ -83,10 +24,23 @@ struct layer_binding {
   int normed_forms, shared_forms; /* `forms` that the layer's attention, and its feed-forward part, want of normed */
 };
 
-/* One block of host memory that was registered. */
+/* One block of host memory that was registered, and where the device sees it. */
 struct registration {
-  void *address;
+  char *address;
+  char *device;
   uint64_t bytes;
+};
+
+/* One block of device memory. */
+struct allocation {
+  char *address;
+  uint64_t bytes;
+};
+
+/* The engine's own words in page-locked host memory. */
+struct engine_words {
+  int32_t closing; /* set by tcu_close: every wait on the device ends */
+  uint64_t clock;  /* written by tcu_clock */
 };
 
 struct tcu_engine {
@@ -102,9 +56,12 @@ struct tcu_engine {
   tcu_model model;
   bool has_model;
   std::vector<layer_binding> layers;
-  std::vector<void *> allocations;
+  std::vector<allocation> allocations;
   std::vector<registration> registrations;
-  tcu_step step; /* numbers of the step at hand */
+  std::vector<tcu_graph *> graphs;
+  engine_words *words, *device_words; /* the same memory, as the host and as the device sees it */
+  tcu_step step;                      /* numbers of the step at hand; no tokens before the first one */
+  int published_layer;                /* whose hand-off tcu_router has already told, waiting for its tcu_publish; -1: none */
 };
 
 struct tcu_graph {
@@ -131,6 +88,15 @@ int cuda_failed(cudaError_t error, const char *what);
     const int check_status = (call);             \
     if (check_status != TCU_OK) return check_status; \
   } while (0)
+
+/* engine.cu: every entry begins so: makes the engine's device the thread's; TCU_ARGUMENT for null. */
+int enter(tcu_engine *e);
+/* engine.cu: the same for a stage of a step, and for a stage of a bound layer. */
+int enter_step(tcu_engine *e);
+int enter_layer(tcu_engine *e, int layer);
+/* memory.cu: whether device memory belongs to the engine; where the device sees registered host memory (null for null). */
+bool owns(const tcu_engine &e, uint64_t address, uint64_t bytes);
+int device_address(const tcu_engine &e, const void *host, uint64_t bytes, const char *what, void **device);
 
 /* formats.cuh / matmul.cu: what a format wants, or -1 when there is no such format. */
 int activation_of(int format);
@@ -162,8 +128,20 @@ int matvec_experts(tcu_engine &e, const tcu_ffn &ffn, int tokens);
 int matmul_tiles(tcu_engine &e, const tcu_matrix &w, const activations &x, float *y, int y_stride, int flags, const float *bias, int tokens);
 /* experts.cu: e.b.routed = the layer's experts of e.b.normed, tokens grouped by expert. */
 int experts_tiles(tcu_engine &e, const tcu_ffn &ffn, int tokens);
-/* elementwise.cu: y.rows = silu(gate) * up of gated: f32[rows, 2 * columns] (gate's columns, then up's), then the forms. */
+/* elementwise.cu: y = silu(gate) * up in the given forms; gated: f32[rows, 2 * columns], gate's columns, then up's. */
 int silu_and_quantize(tcu_engine &e, const activations &y, int forms, const float *gated, int columns, int rows);
+
+/* embed.cu: e.b.x = rows of the embedding. */
+int embed(tcu_engine &e);
+/* router.cu: ids and weights of e.b.router_logits; with a slot also there, with the records, and told when `publish` is true. */
+int route(tcu_engine &e, const layer_binding &layer, bool publish);
+/* handoff.cu */
+int publish(tcu_engine &e, const layer_binding &layer);
+int await_routed(tcu_engine &e);
+/* combine.cu: e.b.x += routed (null: none) + shared (null: none), f32[tokens, hidden] each. */
+int combine(tcu_engine &e, const float *routed, const float *shared);
+/* step.cu: TCU_ABSENT when the library has no code for the device. */
+int check_code(int device);
 
 /* attention.cu: qkv -> rope, cache -> e.b.attended in the given forms. */
 int attend(tcu_engine &e, const layer_binding &layer, int forms);

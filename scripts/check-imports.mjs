@@ -8,7 +8,7 @@ import { parseSync } from 'oxc-parser'
 const BASE = ['abi', 'errors']
 const FILE = [...BASE, 'ring', 'gguf']
 const PLAN = [...FILE, 'model', 'placement', 'pipeline']
-const EXECUTOR = [...BASE, 'ring', 'trace', 'package-root']
+const EXECUTOR = [...FILE, 'trace', 'package-root']
 const ENGINE = [...PLAN, 'trace', 'package-root', 'sampling', 'text', 'wasm', 'cuda']
 const LIBRARY = [...ENGINE, 'engine', 'pipelines']
 
@@ -32,7 +32,8 @@ const MAY_IMPORT = {
   engine: { values: ENGINE },
   generate: { values: LIBRARY },
   batch: { values: [...LIBRARY, 'generate'] },
-  index: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model'] },
+  load: { values: ['engine'] },
+  index: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model', 'load'] },
   cli: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model', 'index'] },
   pipelines: { values: ['pipeline'] },
 }

@@ -27,6 +27,11 @@ export const ERROR_CODES = {
   ERR_DEVICE_ABSENT: 'The pipeline asks for an executor that this machine or build does not have.',
   ERR_MEMORY: 'The model with its context does not fit in the memory that is available.',
   ERR_ARENA_LIMIT: 'One unit of weights is larger than an arena may be.',
+  // batch jobs
+  ERR_BATCH_INPUT: 'The input of a batch job cannot be worked on: an id is there twice, or the file has changed meanwhile.',
+  ERR_BATCH_LINE: 'A line of a batch job is not a task; the message says what is wrong with it. The other lines are worked on.',
+  ERR_BATCH_OUTPUT: 'The output of a batch job is in use, damaged, or has answers to another input.',
+  ERR_BATCH_FAILED: 'The batch job is complete, and some of its lines could not be answered.',
   // run
   ERR_ARGUMENT: 'An argument or option is missing, of the wrong type, or out of range.',
   ERR_CONTEXT_OVERFLOW: 'The prompt does not fit in the context.',

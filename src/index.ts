@@ -1,7 +1,7 @@
 /** Tandem's public interface. */
 
 // loading and running
-export { loadModel, planModel } from './engine/load-model.ts'
+export { loadModel, planModel } from './load.ts'
 export type { LoadOptions, PlannedModel, Progress } from './engine/load-model.ts'
 export type { Answer, Engine, Session } from './engine/engine.ts'
 export type { Delta, Finish, FinishReason, GenerateOptions, Prompt, Timings } from './engine/generate.ts'
@@ -14,9 +14,10 @@ export type { Tokenizer } from './text/tokenizer.ts'
 // pipelines and placement
 export { definePipeline } from './pipeline/define.ts'
 export type { PipelineOptions } from './pipeline/define.ts'
+export type { Override, PlacementOptions } from './placement/options.ts'
 export type { ExecutorName, PipelineDefinition, StageName } from './placement/stages.ts'
 export type { Limits, Plan } from './placement/types.ts'
-export type { Program, StageCall } from './pipeline/program.ts'
+export type { CudaCall, CudaProgram, Program, Programs, StageCall } from './pipeline/program.ts'
 
 // model files
 export { openModelFile } from './gguf/open.ts'

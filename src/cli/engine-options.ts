@@ -2,9 +2,10 @@
 import { type Command, Option } from 'commander'
 import type { Engine } from '../engine/engine.ts'
 import { loadModel, type LoadOptions } from '../engine/load-model.ts'
+import type { Override } from '../placement/options.ts'
 import { POCKET_MODEL } from '../pocket-model.ts'
 import type { Io } from './io.ts'
-import { whole } from './values.ts'
+import { anotherOverride, byteSize, whole } from './values.ts'
 
 /** What commander makes of the options. */
 export interface EngineFlags {
@@ -14,6 +15,11 @@ export interface EngineFlags {
   readonly ubatch?: number
   readonly kvTokens?: number
   readonly arenaBytes?: number
+  readonly gpuLayers?: number
+  readonly gpuMemory?: number
+  readonly override?: readonly Override[]
+  /** False with `--no-overlap`. */
+  readonly overlap?: boolean
   /** Of the commands that have `--profile`. */
   readonly profile?: true
 }
@@ -35,6 +41,18 @@ export function addEngineOptions(command: Command): Command {
     .option('--threads <n>', 'worker threads (default: one per physical core)', whole(1))
     .option('-c, --context <tokens>', "longest sequence (default: the model's, at most 4096)", whole(1))
     .option('--ubatch <tokens>', 'tokens that go through a step together (default: at most 512)', whole(1))
+    .option('--gpu-layers <n>', 'experts of the last N layers on the GPU, beside the rest of the model (hybrid; default: 0)', whole(0))
+    .option(
+      '--gpu-memory <bytes>',
+      'experts of as many layers on the GPU as fit in this much of its memory, such as 24GiB (hybrid)',
+      byteSize,
+    )
+    .option(
+      '--override <pattern=executor>',
+      "routed experts whose tensors' names match on wasm or cuda, such as 'blk\\.(4|5)\\.ffn_.*_exps=cuda'; again for more, the first match decides",
+      anotherOverride,
+    )
+    .option('--no-overlap', 'let the GPU wait for the routed experts before it computes the shared ones')
     .addOption(new Option('--kv-tokens <tokens>', 'size of the KV cache (default: the context)').argParser(whole(1)).hideHelp())
     .addOption(new Option('--arena-bytes <bytes>', 'largest arena (default: 4 GiB)').argParser(whole(1)).hideHelp())
 }
@@ -46,8 +64,23 @@ export function modelPath(model: string | undefined): string {
 
 /** Options for the engine. A command line has one sequence. */
 export function loadOptions({ context: contextTokens, ...flags }: EngineFlags, io: Io): LoadOptions {
-  const { pipeline, threads, ubatch, kvTokens, arenaBytes, profile } = flags
-  return { pipeline, threads, contextTokens, ubatch, kvTokens, arenaBytes, profile, sequences: 1, signal: io.signal }
+  const { pipeline, threads, ubatch, kvTokens, arenaBytes, gpuLayers, gpuMemory, override, overlap, profile } = flags
+  return {
+    pipeline,
+    threads,
+    contextTokens,
+    ubatch,
+    kvTokens,
+    arenaBytes,
+    gpuExpertLayers: gpuLayers,
+    gpuBytes: gpuMemory,
+    overrides: override,
+    // without the flag the pipeline decides
+    overlap: overlap === false ? false : undefined,
+    profile,
+    sequences: 1,
+    signal: io.signal,
+  }
 }
 
 /** Loads the model, does the work, and closes the engine whatever happens. */

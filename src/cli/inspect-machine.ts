@@ -24,7 +24,7 @@ export interface MachineDescription {
 
 /** Asks the machine, and compiles and tests the kernels as loading a model does. */
 export async function describeMachine(): Promise<MachineDescription> {
-  const { cores, physicalCores = cores, availableBytes, executors } = thisMachine()
+  const { cores, physicalCores = cores, availableBytes, devices } = thisMachine()
   const { build, notRevectorized } = await compileKernels()
   return {
     node: process.versions.node,
@@ -35,7 +35,7 @@ export async function describeMachine(): Promise<MachineDescription> {
     physicalCores,
     memoryBytes: totalmem(),
     availableBytes,
-    executors: [...executors],
+    executors: ['wasm', ...(devices.length > 0 ? ['cuda'] : [])],
     kernels: build,
     revectorized: notRevectorized === undefined,
     notRevectorized: notRevectorized ?? null,

@@ -1,5 +1,7 @@
 /** Parsers of option values. What they refuse is wrong usage: exit 2, with the option named by commander. */
 import { InvalidArgumentError } from 'commander'
+import type { Override } from '../placement/options.ts'
+import { type ExecutorName, EXECUTORS } from '../placement/stages.ts'
 
 const WHOLE = /^[+-]?\d+$/
 const DECIMAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i
@@ -33,6 +35,37 @@ export function tokenList(text: string): number[] {
 export function another(text: string, earlier: readonly string[] = []): string[] {
   if (text === '') throw new InvalidArgumentError('It must not be empty.')
   return [...earlier, text]
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  '': 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+}
+
+/** A size in bytes: `500MB`, `24GiB`, `1.5 GiB`; without a unit it is bytes. */
+export function byteSize(text: string): number {
+  const [, number = '', unit = ''] = /^(\d+\.?\d*)\s*([a-z]*)$/i.exec(text.trim()) ?? []
+  const bytes = Math.floor(Number(number) * (UNITS[unit.toUpperCase()] ?? Number.NaN))
+  if (number !== '' && Number.isSafeInteger(bytes) && bytes >= 1) return bytes
+  throw new InvalidArgumentError('It must be a size such as 500MB, 24GiB or 25769803776.')
+}
+
+/** `PATTERN=EXECUTOR`, one more of several. The executor is behind the last `=`. */
+export function anotherOverride(text: string, earlier: readonly Override[] = []): Override[] {
+  const split = text.lastIndexOf('=')
+  const executor = text.slice(split + 1)
+  if (split < 1 || !EXECUTORS.includes(executor as ExecutorName)) {
+    throw new InvalidArgumentError(`It must be PATTERN=EXECUTOR, and the executor ${EXECUTORS.join(' or ')}.`)
+  }
+  return [...earlier, { pattern: text.slice(0, split), executor: executor as ExecutorName }]
 }
 
 /** The entries that are set: an option that was not given must not override a default with `undefined`. */

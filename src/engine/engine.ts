@@ -6,7 +6,7 @@
 import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
 import { TandemError } from '../errors.ts'
 import type { Model } from '../model/types.ts'
-import type { Program } from '../pipeline/program.ts'
+import type { Programs } from '../pipeline/program.ts'
 import type { Plan } from '../placement/types.ts'
 import type { StageTimes } from '../trace/stage-times.ts'
 import { type ChatTemplate, createChatTemplate } from '../text/chat-template.ts'
@@ -54,7 +54,7 @@ export class Session extends SequenceState {
 export class Engine {
   readonly model: Model
   readonly plan: Plan
-  readonly program: Program
+  readonly programs: Programs
   readonly #executor: EngineExecutor
   readonly #profiler: Profiler | undefined
   readonly #loop: StepLoop
@@ -63,14 +63,14 @@ export class Engine {
   readonly #text: TextTools
   #closed: Promise<void> | undefined
 
-  constructor(parts: { model: Model; plan: Plan; program: Program; executor: EngineExecutor }) {
+  constructor(parts: { model: Model; plan: Plan; programs: Programs; executor: EngineExecutor }) {
     this.model = parts.model
     this.plan = parts.plan
-    this.program = parts.program
+    this.programs = parts.programs
     this.#executor = parts.executor
     const { limits, step } = parts.plan
     const { stageTimes } = parts.executor
-    this.#profiler = stageTimes && new Profiler(parts.executor, stageTimes, parts.program)
+    this.#profiler = stageTimes && parts.programs.wasm && new Profiler(parts.executor, stageTimes, parts.programs.wasm)
     this.#loop = new StepLoop(this.#profiler ?? parts.executor, limits, step)
     this.#blocks = new KvBlocks(limits.kvTokens / KV_BLOCK_TOKENS)
     this.#text = lazyText(parts.model)

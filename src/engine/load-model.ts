@@ -1,19 +1,24 @@
 /** From a path to an engine: open, describe, plan, compile, load. */
-import { TandemError } from '../errors.ts'
+import { locateCudaLibrary } from '../cuda/locate.ts'
+import { probeCuda } from '../cuda/probe.ts'
+import { invariant, TandemError } from '../errors.ts'
 import { openModelFile } from '../gguf/open.ts'
 import { describeModel } from '../model/describe.ts'
 import type { Model } from '../model/types.ts'
 import { compile } from '../pipeline/compile.ts'
-import type { Program } from '../pipeline/program.ts'
+import type { Programs } from '../pipeline/program.ts'
 import { resolvePipeline } from '../pipeline/resolve.ts'
 import { MODULE_BYTES } from '../placement/arena-layout.ts'
-import type { LimitOptions } from '../placement/limits.ts'
+import { deviceLoads } from '../placement/device-loads.ts'
 import { planLoads } from '../placement/loads.ts'
-import { checkMemory, makePlan } from '../placement/plan.ts'
+import { checkMemory } from '../placement/memory.ts'
+import type { PlacementOptions } from '../placement/options.ts'
+import { makePlan } from '../placement/plan.ts'
 import type { PipelineDefinition } from '../placement/stages.ts'
 import type { Machine, Plan } from '../placement/types.ts'
 import { startWasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
-import { Engine } from './engine.ts'
+import { type DeviceExecutorOptions, startDeviceExecutor } from './device-executor.ts'
+import { Engine, type EngineExecutor } from './engine.ts'
 import { thisMachine } from './machine.ts'
 
 /** Progress of something a person waits for. */
@@ -25,7 +30,7 @@ export interface Progress {
 }
 
 /** Options of `planModel` and `loadModel`; the limits' defaults and units are those of `Limits`. */
-export interface LoadOptions extends LimitOptions {
+export interface LoadOptions extends PlacementOptions {
   /** `cpu`, `hybrid`, `gpu`, the path of a module that exports a pipeline, or a pipeline. Default `cpu`. */
   readonly pipeline?: PipelineDefinition | string | undefined
   readonly signal?: AbortSignal | undefined
@@ -40,7 +45,7 @@ export interface LoadOptions extends LimitOptions {
 export interface PlannedModel {
   readonly model: Model
   readonly plan: Plan
-  readonly program: Program
+  readonly programs: Programs
   readonly machine: Machine
 }
 
@@ -52,44 +57,80 @@ function throwIfAborted(signal: AbortSignal | undefined): void {
 
 /** Everything up to the point where memory is taken. Throws the codes of model files, models and plans, see docs/errors.md. */
 export async function planModel(path: string, options: LoadOptions = {}): Promise<PlannedModel> {
-  const { signal, pipeline = 'cpu' } = options
+  const { signal } = options
   throwIfAborted(signal)
   const file = await openModelFile(path, signal ? { signal } : {})
   const model = describeModel(file)
-  const machine = thisMachine()
-  const plan = makePlan(model, machine, await resolvePipeline(pipeline), options)
+  const pipeline = await resolvePipeline(options.pipeline ?? 'cpu')
+  const wantsGpu = Object.values(pipeline.placement).includes('cuda')
+  const machine = thisMachine(wantsGpu ? await probeCuda() : undefined)
+  const plan = makePlan(model, machine, pipeline, options)
   throwIfAborted(signal)
-  return { model, plan, program: compile(model, plan), machine }
+  return { model, plan, programs: compile(model, plan), machine }
 }
 
-/** What the pool is started with for a planned model. Throws `ERR_ARGUMENT`. */
-export function executorOptions({ model, plan, program, machine }: PlannedModel, options: LoadOptions = {}): WasmExecutorOptions {
-  const { signal, onProgress, deadlineMs = DEFAULT_DEADLINE_MS, profile } = options
+/** What every executor is started with. Throws `ERR_ARGUMENT`. */
+function commonOptions({ model, machine }: PlannedModel, options: LoadOptions) {
+  const { signal, onProgress, deadlineMs = DEFAULT_DEADLINE_MS } = options
   if (!(deadlineMs > 0)) throw new TandemError('ERR_ARGUMENT', `deadlineMs must be a number above 0, not ${deadlineMs}`)
   return {
-    program,
-    arenaBytes: plan.arenas,
-    moduleBytes: MODULE_BYTES,
-    loads: planLoads(plan),
     paths: model.file.paths,
-    threads: plan.limits.threads,
     cores: machine.cores,
-    ringDepth: plan.pipeline.ringDepth,
     deadlineMs,
-    profile,
     signal,
-    onProgress: (done, total) => onProgress?.({ phase: 'load', done, total, unit: 'bytes' }),
+    onProgress: (done: number, total: number) => onProgress?.({ phase: 'load', done, total, unit: 'bytes' }),
   }
+}
+
+/** What the pool is started with for a planned model that gives it something to do. Throws `ERR_ARGUMENT`. */
+export function executorOptions(planned: PlannedModel, options: LoadOptions = {}): WasmExecutorOptions {
+  const { plan, programs } = planned
+  const { wasm, limits, pipeline } = plan
+  invariant(wasm && programs.wasm, 'the plan has nothing for the pool')
+  return {
+    ...commonOptions(planned, options),
+    program: programs.wasm,
+    arenaBytes: wasm.arenas,
+    moduleBytes: MODULE_BYTES,
+    loads: planLoads(wasm),
+    threads: limits.threads,
+    ringDepth: pipeline.ringDepth,
+    profile: options.profile,
+  }
+}
+
+/** What a GPU, and the pool beside it, are started with for a planned model. Throws `ERR_ARGUMENT`, `ERR_DEVICE_ABSENT`. */
+export function deviceOptions(planned: PlannedModel, options: LoadOptions = {}): DeviceExecutorOptions {
+  const { plan, programs } = planned
+  invariant(plan.cuda && programs.cuda, 'the plan has nothing for a GPU')
+  const library = locateCudaLibrary()
+  if ('problem' in library) throw new TandemError('ERR_DEVICE_ABSENT', library.problem)
+  return {
+    cuda: {
+      ...commonOptions(planned, options),
+      library: library.path,
+      plan: plan.cuda,
+      program: programs.cuda,
+      loads: deviceLoads(plan.cuda),
+    },
+    pool: programs.wasm && executorOptions(planned, options),
+    ringDepth: plan.pipeline.ringDepth,
+  }
+}
+
+/** Starts the executors of a plan. Throws `ERR_ARGUMENT`, `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`, `ERR_DEVICE`. */
+function startExecutor(planned: PlannedModel, options: LoadOptions): Promise<EngineExecutor> {
+  if (planned.plan.cuda) return startDeviceExecutor(deviceOptions(planned, options))
+  return startWasmExecutor(executorOptions(planned, options))
 }
 
 /**
  * Loads a model: a GGUF file, the first shard of a split one, or a directory with one model in it. The engine owns its worker threads and
- * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`.
+ * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`, `ERR_DEVICE`.
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
   const planned = await planModel(path, options)
-  const { model, plan, program, machine } = planned
-  const start = executorOptions(planned, options)
+  const { model, plan, programs, machine } = planned
   checkMemory(plan, machine)
-  return new Engine({ model, plan, program, executor: await startWasmExecutor(start) })
+  return new Engine({ model, plan, programs, executor: await startExecutor(planned, options) })
 }

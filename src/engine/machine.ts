@@ -1,7 +1,11 @@
 /** What this machine offers; the only place that asks it. */
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import type { CudaProbe } from '../cuda/probe.ts'
 import type { Machine } from '../placement/types.ts'
+
+/** Looking for GPUs takes a thread and loads the driver, so it is done only where somebody wants one. */
+const NOT_PROBED: CudaProbe = { devices: [], problem: 'none was looked for' }
 
 /** Numbers of a list as Linux writes them: `0-3,8`. */
 function numbersOf(list: string): number[] {
@@ -28,14 +32,15 @@ export function countPhysicalCores(read: (path: string) => string): number | und
   }
 }
 
-/** Cores this process may use (affinity and control groups counted), memory that can be taken now, executors of this build. */
-export function thisMachine(): Machine {
+/** Cores this process may use (affinity and control groups counted), memory that can be taken now; GPUs where `cuda` has looked for them. */
+export function thisMachine(cuda: CudaProbe = NOT_PROBED): Machine {
   const cores = availableParallelism()
   const physicalCores = countPhysicalCores((path) => readFileSync(path, 'latin1'))
   return {
     cores,
     physicalCores: Math.min(cores, physicalCores ?? cores),
     availableBytes: process.availableMemory(),
-    executors: new Set(['wasm']),
+    devices: cuda.devices,
+    ...(cuda.problem === undefined ? {} : { deviceProblem: cuda.problem }),
   }
 }

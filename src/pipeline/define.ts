@@ -11,6 +11,8 @@ export interface PipelineOptions {
   readonly stages?: { readonly [Stage in StageName]?: ExecutorName }
   /** Steps in flight between the engine and the executor. 1, 2, 4, 8 or 16, default 2. */
   readonly ringDepth?: number
+  /** Whether the GPU computes the shared experts while the pool computes the routed ones; off only to measure what it gains. Default true. */
+  readonly overlap?: boolean
 }
 
 /** Powers of two: see `ring/ring.ts`. */
@@ -28,11 +30,12 @@ function checkExecutor(pipeline: string, where: string, executor: unknown): Exec
 }
 
 /** Makes a pipeline. Throws `ERR_PIPELINE_INVALID`. */
-export function definePipeline({ name, executor, stages = {}, ringDepth = 2 }: PipelineOptions): PipelineDefinition {
+export function definePipeline({ name, executor, stages = {}, ringDepth = 2, overlap = true }: PipelineOptions): PipelineDefinition {
   if (typeof name !== 'string' || name === '') throw invalid('a pipeline needs a name')
   if (!RING_DEPTHS.includes(ringDepth)) {
     throw invalid(`pipeline '${name}': ringDepth must be one of ${RING_DEPTHS.join(', ')}, not ${ringDepth}`)
   }
+  if (typeof overlap !== 'boolean') throw invalid(`pipeline '${name}': overlap must be true or false, not ${String(overlap)}`)
   const unknown = Object.keys(stages).find((stage) => !STAGES.includes(stage as StageName))
   if (unknown) throw invalid(`pipeline '${name}': there is no stage '${unknown}'; the stages are ${STAGES.join(', ')}`)
   const rest = checkExecutor(name, 'executor', executor)
@@ -40,5 +43,5 @@ export function definePipeline({ name, executor, stages = {}, ringDepth = 2 }: P
     StageName,
     ExecutorName
   >
-  return { name, placement, ringDepth }
+  return { name, placement, ringDepth, overlap }
 }

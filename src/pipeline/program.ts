@@ -1,8 +1,9 @@
 /**
- * The program: a flat list of stage calls that computes one step for all layers. Plain data: it is printed by `tandem plan`, cloned to the
- * workers once, and walked by each of them for every step. Offsets are bytes in the call's arena.
+ * Programs: flat lists of stage calls that compute one step for all layers. Plain data: they are printed by `tandem plan`. The pool's is cloned to
+ * the workers once, and walked by each of them for every step; its offsets are bytes in the call's arena. The GPU's is walked by the CUDA worker.
  */
 import type { Activation } from '../abi/formats.ts'
+import type { StageName } from '../placement/stages.ts'
 import type { ArenaLayout, StepLayout } from '../placement/types.ts'
 
 /** A packed weight matrix, or expert `expertBegin` and following of one. */
@@ -154,10 +155,43 @@ export interface ProgramShape {
   readonly ropeFrequencies: readonly number[]
 }
 
-/** A compiled program with all that is needed to run it. */
+/** Calls that compute one layer's routed experts for the GPU. */
+export interface ProgramEntry {
+  readonly layer: number
+  /** Indices into `calls`: [begin, end). */
+  readonly begin: number
+  readonly end: number
+}
+
+/** The pool's program with all that is needed to run it. */
 export interface Program {
   readonly shape: ProgramShape
   readonly step: StepLayout
+  /** Most tokens of a step or of a hand-off. */
+  readonly ubatch: number
   readonly arena: ArenaLayout
   readonly calls: readonly StageCall[]
+  /** Where a GPU runs the steps: what each hand-off runs, by `Handoff.entry`. Absent where the pool runs all calls of a step in order. */
+  readonly entries?: readonly ProgramEntry[]
+}
+
+/** One call of the GPU's program; what it reads was bound when the weights were loaded. */
+export interface CudaCall {
+  /** `publish` hands a layer's routed experts to the pool, `awaitRouted` waits for their sum. */
+  readonly stage: StageName | 'publish' | 'awaitRouted'
+  /** -1 for what belongs to no layer. */
+  readonly layer: number
+}
+
+/** A GPU's program: calls in the order in which they are queued. */
+export interface CudaProgram {
+  readonly shape: ProgramShape
+  readonly step: StepLayout
+  readonly calls: readonly CudaCall[]
+}
+
+/** The programs of a plan: of each executor that it uses. */
+export interface Programs {
+  readonly wasm?: Program
+  readonly cuda?: CudaProgram
 }

@@ -31,7 +31,8 @@ function checked(pipeline: PipelineDefinition | undefined, where: string): Pipel
   if (typeof pipeline !== 'object' || pipeline === null || typeof pipeline.placement !== 'object' || pipeline.placement === null) {
     throw new TandemError('ERR_PIPELINE_INVALID', `${where} must be a pipeline made with definePipeline (a module: as its default export)`)
   }
-  return definePipeline({ name: pipeline.name, executor: 'wasm', stages: pipeline.placement, ringDepth: pipeline.ringDepth })
+  const { name, placement, ringDepth, overlap } = pipeline
+  return definePipeline({ name, executor: 'wasm', stages: placement, ringDepth, overlap })
 }
 
 /** A pipeline by name, by path of a module, or as it is. Throws `ERR_PIPELINE_INVALID`. */

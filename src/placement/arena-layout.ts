@@ -1,7 +1,8 @@
 /** The prefix of every arena: what the kernels need besides weights and KV cache. */
-import { FORMATS } from '../abi/formats.ts'
+import { type Activation, activationsOf, FORMATS, PANEL_ROWS, rowBytes } from '../abi/formats.ts'
 import { ATTENTION_CHUNK_TOKENS, attentionPartBytes, recordBytes, scratchBytes } from '../abi/kernels.ts'
-import type { Hyperparameters, Model } from '../model/types.ts'
+import type { TensorInfo } from '../gguf/types.ts'
+import type { FeedForward, Hyperparameters, Matrix, Model } from '../model/types.ts'
 import { Layout } from '../ring/arena.ts'
 import type { ArenaLayout, Limits, StepLayout } from './types.ts'
 
@@ -18,14 +19,24 @@ function widestColumns(hyper: Hyperparameters): number {
   return Math.max(hyper.hidden, hyper.heads * hyper.headDim, hyper.ffnDense, hyper.ffnShared, hyper.ffnExpert)
 }
 
-/** Bytes of the longest file row of any matrix: a panel of 8 such rows must fit in the staging bytes. */
-function longestFileRow(model: Model): number {
+/** Bytes of the longest file row of some tensors: a panel of 8 such rows must fit in the staging bytes. */
+function longestFileRow(tensors: Iterable<TensorInfo>): number {
   let longest = 0
-  for (const tensor of model.file.tensors.values()) {
-    const format = FORMATS[tensor.format]
-    longest = Math.max(longest, ((tensor.shape[0] ?? 0) / format.blockElements) * format.blockBytes)
-  }
+  for (const tensor of tensors) longest = Math.max(longest, rowBytes(FORMATS[tensor.format], tensor.shape[0] ?? 0))
   return longest
+}
+
+/** Sizes of each worker's private bytes: stack, scratch of the kernels and of loading, grouping of (token, expert) pairs. */
+function workerSizes(
+  { experts, expertsUsed }: Hyperparameters,
+  { ubatch }: Limits,
+  kernelScratch: number,
+  longestRow: number,
+): Pick<ArenaLayout, 'workerBytes' | 'stackBytes' | 'scratchBytes'> {
+  // grouping is private to each worker, see wasm/stages/routed-experts.ts
+  const groupBytes = Math.ceil(((experts + 1) * 4) / 64) * 64 + ubatch * expertsUsed * 8
+  const scratch = Math.ceil(Math.max(kernelScratch, STAGING_BYTES, longestRow * PANEL_ROWS) / 64) * 64
+  return { workerBytes: Math.ceil((STACK_BYTES + scratch + groupBytes) / 64) * 64, stackBytes: STACK_BYTES, scratchBytes: scratch }
 }
 
 /** Reserves record buffers that can hold any one of `shapes` at a time: [rows, columns]. q8x256 exists for whole super-blocks only. */
@@ -35,17 +46,14 @@ function reserveRecords(layout: Layout, shapes: readonly (readonly [number, numb
   return { q8x32: layout.reserve(bytes('q8x32', 32)), q8x256: layout.reserve(bytes('q8x256', 256)) }
 }
 
-/** Offsets of the prefix for a model and limits. */
+/** Offsets of the prefix where the pool has the whole model. */
 export function arenaLayout(model: Model, limits: Limits, step: StepLayout): ArenaLayout {
   const { hyper } = model
   const tokens = limits.ubatch
   const layout = new Layout(MODULE_BYTES)
-  // grouping of (token, expert) pairs is private to each worker, see wasm/stages/routed-experts.ts
-  const groupBytes = Math.ceil(((hyper.experts + 1) * 4) / 64) * 64 + tokens * hyper.expertsUsed * 8
   const kernelScratch = scratchBytes(widestColumns(hyper), hyper.heads, hyper.headDim)
-  const scratch = Math.ceil(Math.max(kernelScratch, STAGING_BYTES, longestFileRow(model) * 8) / 64) * 64
-  const workerBytes = Math.ceil((STACK_BYTES + scratch + groupBytes) / 64) * 64
-  const workers = layout.reserve(limits.threads * workerBytes, 4096)
+  const sizes = workerSizes(hyper, limits, kernelScratch, longestFileRow(model.file.tensors.values()))
+  const workers = layout.reserve(limits.threads * sizes.workerBytes, 4096)
   const stepOffset = layout.reserve(step.bytes)
   const angles = layout.reserve(tokens * hyper.rotary * 4)
   const x = layout.reserve(tokens * hyper.hidden * 4)
@@ -75,9 +83,7 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
   const logits = layout.reserve(limits.outputs * hyper.vocabulary * 4)
   return {
     workers,
-    workerBytes,
-    stackBytes: STACK_BYTES,
-    scratchBytes: scratch,
+    ...sizes,
     step: stepOffset,
     angles,
     x,
@@ -99,4 +105,57 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
     logits,
     end: Math.ceil(layout.bytes / 4096) * 4096,
   }
+}
+
+const activations = (matrices: readonly Matrix[]): Activation[] => activationsOf(matrices.map(({ tensor }) => FORMATS[tensor.format]))
+
+/** What some feed-forward networks read: the forms of their input. */
+export const inputActivations = (ffns: readonly FeedForward[]): Activation[] => activations(ffns.flatMap(({ gate, up }) => [gate, up]))
+
+/**
+ * Offsets of the prefix where the pool has nothing but routed experts: what the GPU hands over, what the experts need on the way, and their sum. All
+ * of it is page-locked for the GPU, so there is nothing that these experts' formats do not ask for.
+ */
+export function expertsLayout({ hyper }: Model, limits: Limits, routed: readonly FeedForward[]): ArenaLayout {
+  const { hidden, ffnExpert, expertsUsed } = hyper
+  const tokens = limits.ubatch
+  const pairs = tokens * expertsUsed
+  const layout = new Layout(MODULE_BYTES)
+  const tensors = routed.flatMap(({ gate, up, down }) => [gate.tensor, up.tensor, down.tensor])
+  // no attention: no heads
+  const sizes = workerSizes(hyper, limits, scratchBytes(Math.max(hidden, ffnExpert), 0, 0), longestFileRow(tensors))
+  const workers = layout.reserve(limits.threads * sizes.workerBytes, 4096)
+  const inputs = inputActivations(routed)
+  const hiddens = activations(routed.map(({ down }) => down))
+  const wanted = (list: readonly Activation[], activation: Activation, rows: number, columns: number): number =>
+    list.includes(activation) ? layout.reserve(rows * recordBytes(activation, columns)) : 0
+  return {
+    workers,
+    ...sizes,
+    normed: wanted(inputs, 'f32', tokens, hidden),
+    records: { q8x32: wanted(inputs, 'q8x32', tokens, hidden), q8x256: wanted(inputs, 'q8x256', tokens, hidden) },
+    expertIds: layout.reserve(pairs * 4),
+    expertWeights: layout.reserve(pairs * 4),
+    ffnHidden: layout.reserve(pairs * ffnExpert * 4),
+    ffnRecords: { q8x32: wanted(hiddens, 'q8x32', pairs, ffnExpert), q8x256: wanted(hiddens, 'q8x256', pairs, ffnExpert) },
+    routed: layout.reserve(tokens * hidden * 4),
+    ...NOT_IN_EXPERTS,
+    end: Math.ceil(layout.bytes / 4096) * 4096,
+  }
+}
+
+/** What only the other stages need. */
+const NOT_IN_EXPERTS = {
+  step: 0,
+  angles: 0,
+  x: 0,
+  q: 0,
+  k: 0,
+  v: 0,
+  attended: 0,
+  attentionParts: 0,
+  attentionChunks: 0,
+  routerLogits: 0,
+  shared: 0,
+  logits: 0,
 }

@@ -42,3 +42,8 @@ export function resolveLimits(hyper: Hyperparameters, machine: Machine, options:
     arenaBytes: whole('arenaBytes', options.arenaBytes, MAX_ARENA_BYTES, MAX_ARENA_BYTES),
   }
 }
+
+/** Bytes of one layer's keys; its values have as many. */
+export function kvCacheBytes({ kvHeads, headDim }: Hyperparameters, { kvTokens }: Limits): number {
+  return kvTokens * kvHeads * headDim * 2
+}

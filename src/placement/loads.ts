@@ -1,7 +1,7 @@
 /** What has to be read to fill the arenas, cut into pieces that fit a worker's staging bytes. Pure. */
 import { FORMATS, packedBytes, PANEL_ROWS, rowBytes } from '../abi/formats.ts'
 import { STAGING_BYTES } from './arena-layout.ts'
-import type { PlacedFeedForward, PlacedLayer, PlacedMatrix, PlacedVector, Plan } from './types.ts'
+import type { PlacedFeedForward, PlacedLayer, PlacedMatrix, PlacedVector, WasmModelPlan, WasmPlan } from './types.ts'
 
 /** Rows of a tensor to be read, repacked and written at `offset` of an arena. */
 export interface Load {
@@ -65,21 +65,25 @@ function vectorLoad({ vector, arena, offset }: PlacedVector): Load {
 
 const isVector = (placed: PlacedMatrix | PlacedVector): placed is PlacedVector => 'vector' in placed
 
+const ffnWeights = (ffn: PlacedFeedForward | undefined): PlacedMatrix[] => (ffn ? [ffn.gate, ffn.up, ffn.down] : [])
+
 function layerWeights(layer: PlacedLayer): (PlacedMatrix | PlacedVector)[] {
-  const ffn = (each: PlacedFeedForward | undefined): PlacedMatrix[] => (each ? [each.gate, each.up, each.down] : [])
   return [
     ...Object.values(layer.attention),
     layer.ffnNorm,
-    ...ffn(layer.dense),
+    ...ffnWeights(layer.dense),
     ...(layer.router ? Object.values(layer.router) : []),
-    ...ffn(layer.shared),
-    ...layer.routed.flatMap(ffn),
+    ...ffnWeights(layer.shared),
+    ...layer.routed.flatMap(ffnWeights),
   ]
 }
 
-/** Every load of a plan, in file order of the model's layers. */
-export function planLoads(plan: Plan): Load[] {
-  const weights: (PlacedMatrix | PlacedVector)[] = [plan.embedding, ...plan.layers.flatMap(layerWeights), plan.outputNorm]
-  if (plan.head !== plan.embedding) weights.push(plan.head)
+function modelWeights({ embedding, layers, outputNorm, head }: WasmModelPlan): (PlacedMatrix | PlacedVector)[] {
+  return [embedding, ...layers.flatMap(layerWeights), outputNorm, ...(head === embedding ? [] : [head])]
+}
+
+/** Every load of the pool's part of a plan, in the order of the model's layers. */
+export function planLoads(plan: WasmPlan): Load[] {
+  const weights = plan.holds === 'model' ? modelWeights(plan) : plan.layers.flatMap(({ routed }) => routed.flatMap(ffnWeights))
   return weights.flatMap((placed) => (isVector(placed) ? [vectorLoad(placed)] : [...matrixLoads(placed)]))
 }

@@ -21,4 +21,6 @@ export interface PipelineDefinition {
   readonly placement: StagePlacement
   /** Steps that may be in flight between the engine and the executor. */
   readonly ringDepth: number
+  /** Whether the GPU computes the shared experts while the pool computes the routed ones. */
+  readonly overlap: boolean
 }

@@ -1,4 +1,5 @@
 /** What a plan is: where every byte will be, before anything is loaded. Types only; a plan is plain data and can be printed or cloned. */
+import type { Activation } from '../abi/formats.ts'
 import type { Matrix, Vector } from '../model/types.ts'
 import type { PipelineDefinition } from './stages.ts'
 
@@ -10,8 +11,20 @@ export interface Machine {
   readonly physicalCores?: number
   /** Memory that can be taken now, bytes. */
   readonly availableBytes: number
-  /** Executors of this build that have a device to run on. */
-  readonly executors: ReadonlySet<string>
+  /** GPUs that the CUDA executor can use; empty where there are none. */
+  readonly devices: readonly MachineDevice[]
+  /** Why `devices` is empty: `no library: ...`, `no driver: ...`. */
+  readonly deviceProblem?: string
+}
+
+/** A GPU. */
+export interface MachineDevice {
+  /** As the CUDA library numbers them. */
+  readonly index: number
+  readonly name: string
+  /** Memory in all, and memory that can be taken now. */
+  readonly bytes: number
+  readonly freeBytes: number
 }
 
 /** Limits of an engine; all positive integers. */
@@ -57,8 +70,16 @@ export interface PlacedFeedForward {
   readonly down: PlacedMatrix
 }
 
+/** One layer's routed experts in arenas. */
+export interface PlacedExperts {
+  /** The layer's number in the model. */
+  readonly layer: number
+  /** Ranges of experts, in order; more than one when the layer's experts do not fit in one arena. */
+  readonly routed: readonly PlacedFeedForward[]
+}
+
 /** One layer's place. Everything but the routed experts is in `arena`. */
-export interface PlacedLayer {
+export interface PlacedLayer extends PlacedExperts {
   readonly arena: number
   readonly attention: {
     readonly norm: PlacedVector
@@ -79,8 +100,6 @@ export interface PlacedLayer {
   readonly dense?: PlacedFeedForward
   readonly router?: { readonly gate: PlacedMatrix; readonly selectionBias?: PlacedVector }
   readonly shared?: PlacedFeedForward
-  /** Ranges of experts, in order; more than one when the layer's experts do not fit in one arena. */
-  readonly routed: readonly PlacedFeedForward[]
 }
 
 /** Byte offsets of the fields of a step record; relative to the record's start. See `step-layout.ts`. */
@@ -95,7 +114,12 @@ export interface StepLayout {
   readonly blocksPerSequence: number
 }
 
-/** Byte offsets of what every arena begins with; the same in each. Letters: U = ubatch. */
+/**
+ * Byte offsets of what every arena begins with; the same in each. Letters: U = ubatch.
+ *
+ * Where the pool has the routed experts alone, an offset of 0 is something that it has no use for (the kernel module's own data lies at 0). What
+ * the GPU writes there (`normed`, `records`, `expertIds`, `expertWeights`) and reads (`routed`) is in [0, end), which is whole pages.
+ */
 export interface ArenaLayout {
   /** Offset of worker 0's private bytes (stack, then scratch); worker w's are `w * workerBytes` further. */
   readonly workers: number
@@ -139,8 +163,138 @@ export interface ArenaLayout {
   readonly end: number
 }
 
+/** What the pool's arenas hold. */
+interface WasmArenas {
+  readonly arena: ArenaLayout
+  /** Bytes of each arena, prefix included. */
+  readonly arenas: readonly number[]
+}
+
+/** The whole model in arenas. */
+export interface WasmModelPlan extends WasmArenas {
+  readonly holds: 'model'
+  readonly embedding: PlacedMatrix
+  readonly outputNorm: PlacedVector
+  readonly head: PlacedMatrix
+  readonly layers: readonly PlacedLayer[]
+}
+
+/** Routed experts in arenas; everything else is on a GPU. */
+export interface WasmExpertsPlan extends WasmArenas {
+  readonly holds: 'experts'
+  /** Layers that are handed to the pool, in order: entry i of the pool's program is for layer i of this list. */
+  readonly layers: readonly PlacedExperts[]
+}
+
+/** The pool's part of a plan. */
+export type WasmPlan = WasmModelPlan | WasmExpertsPlan
+
+/** A weight matrix on a GPU, or one for each expert: blocks as in the file, rows back to back, expert after expert. */
+export interface DeviceMatrix {
+  readonly matrix: Matrix
+  /** In the device's weight region. */
+  readonly offset: number
+  /** All experts. */
+  readonly bytes: number
+  readonly expertBytes: number
+}
+
+/** A weight vector on a GPU, as f32. */
+export interface DeviceVector {
+  readonly vector: Vector
+  /** In the device's weight region. */
+  readonly offset: number
+}
+
+/** A gated feed-forward network on a GPU. */
+export interface DeviceFeedForward {
+  readonly gate: DeviceMatrix
+  readonly up: DeviceMatrix
+  readonly down: DeviceMatrix
+}
+
+/** Where a layer's routed experts are handed to the pool. */
+export interface Handoff {
+  /** Which entry of the pool's program runs them. */
+  readonly entry: number
+  /** The arena whose prefix the activations are written to and `routed` is read from: that of the layer's first group of experts. */
+  readonly arena: number
+  /** What the pool's experts read: the forms of `normed` that are written there. */
+  readonly activations: readonly Activation[]
+}
+
+/** One layer on a GPU. */
+export interface DeviceLayer {
+  readonly attention: {
+    readonly norm: DeviceVector
+    readonly q: DeviceMatrix
+    readonly k: DeviceMatrix
+    readonly v: DeviceMatrix
+    readonly output: DeviceMatrix
+    readonly qBias?: DeviceVector
+    readonly kBias?: DeviceVector
+    readonly vBias?: DeviceVector
+    readonly qNorm?: DeviceVector
+    readonly kNorm?: DeviceVector
+  }
+  /** In the device's cache region: f16[blocks, kvHeads, KV_BLOCK_TOKENS, headDim]. */
+  readonly keyCache: number
+  readonly valueCache: number
+  readonly ffnNorm: DeviceVector
+  readonly dense?: DeviceFeedForward
+  readonly router?: { readonly gate: DeviceMatrix; readonly selectionBias?: DeviceVector }
+  readonly shared?: DeviceFeedForward
+  /** Of a layer with experts, either these or `handoff`. */
+  readonly routed?: DeviceFeedForward
+  readonly handoff?: Handoff
+}
+
+/** What an engine on a GPU is made for: the numbers of `tcu_shape` (cuda/tandem_cuda.h) that its buffers depend on. */
+export interface DeviceShape {
+  readonly hidden: number
+  readonly heads: number
+  readonly kvHeads: number
+  readonly headDim: number
+  readonly rotary: number
+  readonly vocabulary: number
+  readonly layers: number
+  /** Widest feed-forward row, dense or shared. */
+  readonly ffn: number
+  readonly ffnExpert: number
+  readonly experts: number
+  readonly expertsUsed: number
+  /** Whether some layer's routed experts are on the device. */
+  readonly deviceExperts: boolean
+  readonly ubatch: number
+  readonly sequences: number
+  readonly outputs: number
+  readonly kvBlocks: number
+  readonly blocksPerSequence: number
+  /** Best tokens told for each output row. */
+  readonly top: number
+}
+
+/**
+ * One GPU's part of a plan. A device has two regions of memory, for weights and for KV caches, and the buffers that the CUDA library takes for
+ * itself. Offsets are multiples of 256.
+ */
+export interface CudaPlan {
+  /** `MachineDevice.index`. */
+  readonly device: number
+  readonly shape: DeviceShape
+  readonly embedding: DeviceMatrix
+  readonly outputNorm: DeviceVector
+  /** The same object as `embedding` when the file ties them. */
+  readonly head: DeviceMatrix
+  readonly layers: readonly DeviceLayer[]
+  readonly weightBytes: number
+  readonly cacheBytes: number
+  readonly bufferBytes: number
+}
+
 /** Bytes on one device, by what they are for. */
 export interface DeviceBytes {
+  /** `wasm`, or `cuda:` and the GPU's number. */
   readonly id: string
   readonly bytes: number
   readonly weights: number
@@ -148,17 +302,12 @@ export interface DeviceBytes {
   readonly buffers: number
 }
 
-/** The whole plan. */
+/** The whole plan: `wasm` alone, `cuda` alone, or the routed experts of some layers on `wasm` and everything else on `cuda`. */
 export interface Plan {
   readonly pipeline: PipelineDefinition
   readonly limits: Limits
   readonly step: StepLayout
-  readonly arena: ArenaLayout
-  /** Bytes of each arena, prefix included. */
-  readonly arenas: readonly number[]
-  readonly embedding: PlacedMatrix
-  readonly outputNorm: PlacedVector
-  readonly head: PlacedMatrix
-  readonly layers: readonly PlacedLayer[]
   readonly devices: readonly DeviceBytes[]
+  readonly wasm?: WasmPlan
+  readonly cuda?: CudaPlan
 }

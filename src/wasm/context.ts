@@ -76,9 +76,12 @@ export class WorkerContext {
     return this.arenas[index]!
   }
 
-  /** Waits until every worker is here: what they wrote before is visible after. */
-  sync(): void {
-    this.#barrier.arriveAndWait(this.#wait, () => this.#resetChunks())
+  /** Waits until every worker is here: what they wrote before is visible after. `onLast`: run by one of them before anyone goes on. */
+  sync(onLast?: () => void): void {
+    this.#barrier.arriveAndWait(this.#wait, () => {
+      this.#resetChunks()
+      onLast?.()
+    })
     this.#products = 0
   }
 

@@ -1,22 +1,21 @@
 /**
- * The wasm executor as the main thread sees it: starts the pool over the plan's arenas, hands it steps through the ring, and reads logits where
- * the pool has written them.
+ * The wasm executor as the main thread sees it: starts the pool over the plan's arenas, hands it steps through the port, and reads logits where
+ * the pool has written them. Beside a device the pool gets hand-offs instead of steps, and the port is the device's.
  *
  *     starting --loaded--> serving --close--> closed
  *         \                   |
  *          +----- failed <----+      poisoned: every call rejects with the reason; close still works
  */
-import { CONTROL, LOADED_UNIT_BYTES } from '../abi/control.ts'
-import { STEP_HEADER, STEP_OUTCOME } from '../abi/step.ts'
+import { CONTROL, HANDOFF, LOADED_UNIT_BYTES } from '../abi/control.ts'
 import { TandemError } from '../errors.ts'
 import type { Program } from '../pipeline/program.ts'
 import type { Load } from '../placement/loads.ts'
 import { arenaBuffer, createArena } from '../ring/arena.ts'
-import { FanIn } from '../ring/fan-in.ts'
-import { poison } from '../ring/poison.ts'
-import { Ring, ringWords } from '../ring/ring.ts'
+import { Ring } from '../ring/ring.ts'
+import { StepPort, type StepSlot } from '../ring/step-port.ts'
 import { waitWhileAsync } from '../ring/wait.ts'
 import { StageTimes } from '../trace/stage-times.ts'
+import { Timeline } from '../trace/timeline.ts'
 import { compileKernels, type Kernels } from './kernels.ts'
 import { ServePool } from './pool.ts'
 import type { ServeTask } from './protocol.ts'
@@ -34,16 +33,14 @@ export interface WasmExecutorOptions {
   readonly ringDepth: number
   /** Longest that a wait inside a step, or a load without progress, may take, ms. */
   readonly deadlineMs: number
+  /** The port of the device whose hand-offs the pool takes, for a program with `entries`. Default: a port of its own, for steps. */
+  readonly port?: StepPort | undefined
   /** Whether workers record the time of every call. Default false. */
   readonly profile?: boolean | undefined
+  /** Events that each worker records, for a trace. Default 0. */
+  readonly traceEvents?: number | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined
-}
-
-/** A claimed ring slot: the engine writes the step's record here. */
-export interface StepSlot {
-  readonly sequence: number
-  readonly words: Int32Array<SharedArrayBuffer>
 }
 
 /**
@@ -64,33 +61,26 @@ const delay = (ms: number): Promise<void> => new Promise((resolve) => void setTi
 /** See the file's header. Made by `startWasmExecutor`. */
 export class WasmExecutor {
   readonly kernels: Kernels
+  readonly port: StepPort
   /** Times of the calls, with `profile`. */
   readonly stageTimes: StageTimes | undefined
+  /** What each worker did when, with `traceEvents`. */
+  readonly timelines: readonly Timeline[]
   readonly #options: WasmExecutorOptions
-  readonly #words: Int32Array<SharedArrayBuffer>
-  readonly #control: WebAssembly.Memory
   #arenas: readonly WebAssembly.Memory[]
-  readonly #slots: number
-  readonly #slotBytes: number
-  readonly #ring: Ring
   readonly #pool: ServePool
   readonly #served: Promise<void>
-  #failure: TandemError | undefined
-  #isClosing = false
   #closed: Promise<void> | undefined
 
   constructor(options: WasmExecutorOptions, kernels: Kernels) {
     this.kernels = kernels
     this.#options = options
     const { step, calls } = options.program
-    const controlWords = CONTROL.ring + ringWords(options.ringDepth)
-    this.#slots = Math.ceil((controlWords * 4) / 64) * 64
-    this.#slotBytes = Math.ceil(step.bytes / 64) * 64
-    this.#control = createArena(this.#slots + this.#slotBytes * options.ringDepth)
+    this.port = options.port ?? new StepPort({ stepBytes: step.bytes, ringDepth: options.ringDepth, consumers: options.threads })
     this.#arenas = options.arenaBytes.map(createArena)
-    this.#words = new Int32Array(arenaBuffer(this.#control))
-    this.#ring = new Ring(this.#words, CONTROL.ring, options.ringDepth, options.threads)
     this.stageTimes = options.profile ? new StageTimes(options.threads, calls.length) : undefined
+    const { traceEvents = 0 } = options
+    this.timelines = traceEvents > 0 ? Array.from({ length: options.threads }, () => new Timeline(traceEvents)) : []
     this.#pool = new ServePool(options.threads)
     const workers = Array.from({ length: options.threads }, (_, worker) => this.#serve(worker))
     this.#served = Promise.all(workers).then(() => undefined)
@@ -98,56 +88,43 @@ export class WasmExecutor {
 
   /** Runs one worker's task to its end; any end that nobody asked for fails the executor. */
   async #serve(worker: number): Promise<void> {
-    const { threads, cores, moduleBytes, program, loads, paths, ringDepth, deadlineMs } = this.#options
+    const { threads, cores, moduleBytes, program, loads, paths, deadlineMs } = this.#options
+    const { control, slots, slotBytes, ringDepth } = this.port
     const task: ServeTask = {
       worker,
       workers: threads,
       module: this.kernels.module,
-      control: this.#control,
+      control,
       arenas: this.#arenas,
       moduleBytes,
       program,
       loads,
       paths,
       ringDepth,
-      slots: this.#slots,
-      slotBytes: this.#slotBytes,
-      spins: threads <= cores ? SPINS : 0,
+      slots,
+      slotBytes,
+      // a device's worker spins as well
+      spins: threads + (program.entries ? 1 : 0) <= cores ? SPINS : 0,
       deadlineMs,
       stageTimes: this.stageTimes?.buffer,
+      timeline: this.timelines[worker]?.buffer,
     }
     try {
       const { error } = await this.#pool.serve(task)
-      if (error) this.#fail(TandemError.fromRecord(error))
+      if (error) this.port.fail(TandemError.fromRecord(error))
     } catch (error) {
-      this.#fail(TandemError.from(error))
+      this.port.fail(TandemError.from(error))
     }
-  }
-
-  /** Remembers the first reason and wakes everyone. Workers that fail because they were poisoned are not a reason; the one that is follows. */
-  #fail(error: TandemError): void {
-    if (this.#isClosing || error.code === 'ERR_POISONED') return
-    this.#failure ??= error
-    this.#poison()
-  }
-
-  #poison(): void {
-    const barrier = new FanIn(this.#words, CONTROL.barrier, this.#options.threads)
-    poison(this.#words, [barrier.epochWord, ...this.#ring.waitWords, CONTROL.ready])
   }
 
   /** Why the executor failed, if it has. */
   get failure(): TandemError | undefined {
-    return this.#failure
+    return this.port.failure
   }
 
-  /** Throws the failure that poisoned the pool; it may be told a moment later than the poison is seen. */
-  async #rethrow(cause: unknown): Promise<never> {
-    const error = TandemError.from(cause)
-    if (error.code !== 'ERR_POISONED') throw error
-    if (this.#isClosing) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
-    for (let waited = 0; waited < 1000 && this.#failure === undefined; waited += 10) await delay(10)
-    throw this.#failure ?? error
+  /** The memories that hold the weights and what is handed from stage to stage. */
+  get arenas(): readonly WebAssembly.Memory[] {
+    return this.#arenas
   }
 
   /** Resolves when every worker has loaded its part and serves. */
@@ -157,8 +134,8 @@ export class WasmExecutor {
     let lastChange = performance.now()
     let last = -1
     for (;;) {
-      const ready = Atomics.load(this.#words, CONTROL.ready)
-      const loaded = Math.min(totalBytes, (Atomics.load(this.#words, CONTROL.loaded) >>> 0) * LOADED_UNIT_BYTES)
+      const ready = Atomics.load(this.port.words, CONTROL.ready)
+      const loaded = Math.min(totalBytes, (Atomics.load(this.port.words, CONTROL.loaded) >>> 0) * LOADED_UNIT_BYTES)
       if (loaded + ready !== last) {
         last = loaded + ready
         lastChange = performance.now()
@@ -169,43 +146,31 @@ export class WasmExecutor {
       if (ready === threads) return
       if (performance.now() - lastChange > deadlineMs) throw new TandemError('ERR_TIMEOUT', `loading made no progress for ${deadlineMs} ms`)
       try {
-        await waitWhileAsync(this.#words, CONTROL.ready, ready, { deadlineMs: PROGRESS_MS, what: 'the pool to load' })
+        await waitWhileAsync(this.port.words, CONTROL.ready, ready, { deadlineMs: PROGRESS_MS, what: 'the pool to load' })
       } catch (error) {
-        if (TandemError.from(error).code !== 'ERR_TIMEOUT') await this.#rethrow(error)
+        if (TandemError.from(error).code !== 'ERR_TIMEOUT') await this.port.rethrow(error)
       }
     }
   }
 
-  /** A free slot, or undefined when as many steps are in flight as the ring is deep. Throws the failure. */
+  /** As `StepPort`. */
   tryClaim(): StepSlot | undefined {
-    if (this.#failure) throw this.#failure
-    if (this.#isClosing) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
-    const sequence = this.#ring.tryClaim()
-    if (sequence === undefined) return undefined
-    const offset = this.#slots + this.#ring.slotOf(sequence) * this.#slotBytes
-    return { sequence, words: new Int32Array(arenaBuffer(this.#control), offset, this.#slotBytes / 4) }
+    return this.port.tryClaim()
   }
 
-  /** Hands a written slot to the pool. */
-  publish({ sequence, words }: StepSlot): void {
-    Atomics.store(words, STEP_HEADER.cancel, 0)
-    Atomics.store(words, STEP_HEADER.outcome, STEP_OUTCOME.done)
-    this.#ring.publish(sequence)
+  /** As `StepPort`. */
+  publish(slot: StepSlot): void {
+    this.port.publish(slot)
   }
 
-  /** Asks the pool to abandon a published step before its next stage. */
-  cancel({ words }: StepSlot): void {
-    Atomics.store(words, STEP_HEADER.cancel, 1)
+  /** As `StepPort`. */
+  cancel(slot: StepSlot): void {
+    this.port.cancel(slot)
   }
 
-  /** Resolves when a published step has ended: true when it was computed, false when it was cancelled. Throws the failure. */
-  async whenCompleted({ sequence, words }: StepSlot): Promise<boolean> {
-    try {
-      await this.#ring.whenCompleted(sequence, { deadlineMs: Infinity, what: 'a step' })
-    } catch (error) {
-      await this.#rethrow(error)
-    }
-    return Atomics.load(words, STEP_HEADER.outcome) === STEP_OUTCOME.done
+  /** As `StepPort`. */
+  whenCompleted(slot: StepSlot): Promise<boolean> {
+    return this.port.whenCompleted(slot)
   }
 
   /** f32[vocabulary] of an output row of the last completed step; a view that the next step overwrites. */
@@ -224,13 +189,7 @@ export class WasmExecutor {
   }
 
   async #close(): Promise<void> {
-    this.#isClosing = true
-    Atomics.store(this.#words, CONTROL.stop, 1)
-    // With a step in flight some workers may see the stop before it and some after, and wait for each other: poison takes all out of it.
-    const isIdle = this.#ring.published === this.#ring.completed
-    const sequence = isIdle && !this.#failure ? this.#ring.tryClaim() : undefined
-    if (sequence === undefined) this.#poison()
-    else this.#ring.publish(sequence)
+    this.port.stop(this.#options.program.entries && new Ring(this.port.words, CONTROL.handoff + HANDOFF.published, 1, 1))
     await Promise.race([this.#served, delay(CLOSE_MS)])
     await this.#pool.destroy()
     // whoever still holds the closed engine shall not hold the weights

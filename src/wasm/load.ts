@@ -1,42 +1,12 @@
 /** Fills the arenas: every worker takes the next load that nobody has taken, reads it into its own scratch, and repacks it into place. */
-import { closeSync, openSync, readSync } from 'node:fs'
 import { CONTROL, LOADED_UNIT_BYTES } from '../abi/control.ts'
 import { KERNEL_STATUS } from '../abi/kernels.ts'
 import { TandemError } from '../errors.ts'
+import { ShardFiles } from '../gguf/shard-files.ts'
+import { toFloat32 } from '../gguf/vector.ts'
 import type { Load } from '../placement/loads.ts'
 import type { WorkerArena, WorkerContext } from './context.ts'
 import { check } from './kernels.ts'
-import { toFloat32 } from './vector.ts'
-
-/** Opens files once, closes them all. */
-class Files {
-  readonly #paths: readonly string[]
-  readonly #open = new Map<number, number>()
-
-  constructor(paths: readonly string[]) {
-    this.#paths = paths
-  }
-
-  /** Fills `target` from an offset of a file. Throws `ERR_FILE_ACCESS`, `ERR_GGUF_TRUNCATED`. */
-  read(file: number, target: Uint8Array<SharedArrayBuffer>, offset: number): void {
-    const path = this.#paths[file]!
-    try {
-      const descriptor = this.#open.get(file) ?? openSync(path, 'r')
-      this.#open.set(file, descriptor)
-      for (let done = 0; done < target.length;) {
-        const read = readSync(descriptor, target, done, target.length - done, offset + done)
-        if (read === 0) throw new TandemError('ERR_GGUF_TRUNCATED', `${path} ended while its tensors were read; has it been changed?`)
-        done += read
-      }
-    } catch (error) {
-      throw TandemError.from(error, 'ERR_FILE_ACCESS')
-    }
-  }
-
-  close(): void {
-    for (const descriptor of this.#open.values()) closeSync(descriptor)
-  }
-}
 
 function notFinite(load: Load): TandemError {
   return new TandemError(
@@ -66,7 +36,7 @@ export function loadWeights(
   loads: readonly Load[],
   shouldStop: () => boolean,
 ): void {
-  const files = new Files(paths)
+  const files = new ShardFiles(paths)
   try {
     while (!shouldStop()) {
       const load = loads[Atomics.add(control, CONTROL.nextLoad, 1)]

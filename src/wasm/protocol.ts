@@ -27,6 +27,8 @@ export interface ServeTask {
   readonly deadlineMs: number
   /** Where to leave the time of every call (`trace/stage-times.ts`), if anybody wants to know. */
   readonly stageTimes: SharedArrayBuffer | undefined
+  /** Where to leave every call's beginning and end (`trace/timeline.ts`), likewise. */
+  readonly timeline: SharedArrayBuffer | undefined
 }
 
 /** How a `serve` task ended. Errors are records: a thrown error would lose its code on the way. */

@@ -1,6 +1,8 @@
-/** A worker of the pool: one long task that loads its part of the weights and then walks the program for every step until it is told to stop. */
+/**
+ * A worker of the pool: one long task that loads its part of the weights and then walks the program, for every step or its
+ * entries for every hand-off, until it is told to stop.
+ */
 import { CONTROL } from '../abi/control.ts'
-import { STEP_HEADER, STEP_OUTCOME } from '../abi/step.ts'
 import { TandemError } from '../errors.ts'
 import { arenaBuffer } from '../ring/arena.ts'
 import { FanIn } from '../ring/fan-in.ts'
@@ -8,13 +10,14 @@ import { isPoisoned, poison } from '../ring/poison.ts'
 import { Ring } from '../ring/ring.ts'
 import type { WaitOptions } from '../ring/wait.ts'
 import { StageTimes } from '../trace/stage-times.ts'
+import { Timeline } from '../trace/timeline.ts'
 import { WorkerContext } from './context.ts'
 import { instantiateKernels } from './kernels.ts'
 import { loadWeights } from './load.ts'
 import type { ServeResult, ServeTask } from './protocol.ts'
-import { runStage } from './run-stage.ts'
+import { serveHandoffs } from './serve-handoffs.ts'
+import { serveSteps } from './serve-steps.ts'
 import { StageClock, TimedFanIn } from './stage-clock.ts'
-import { beginStep } from './stages/begin-step.ts'
 
 function makeContext(task: ServeTask, words: Int32Array<SharedArrayBuffer>, barrier: FanIn, wait: WaitOptions): WorkerContext {
   const { arena } = task.program
@@ -31,48 +34,14 @@ function makeContext(task: ServeTask, words: Int32Array<SharedArrayBuffer>, barr
   return new WorkerContext({ program: task.program, arenas, worker: task.worker, workers: task.workers, control: words, barrier, wait })
 }
 
-/** Walks the program for one step. All workers leave at the same call when the step is abandoned. `clock`: where a profile is wanted. */
-function runStep(context: WorkerContext, buffer: SharedArrayBuffer, slot: number, slotBytes: number, clock: StageClock | undefined): void {
-  const header = new Int32Array(buffer, slot, slotBytes / 4)
-  clock?.begin(header)
-  beginStep(context, new Uint8Array(buffer, slot, slotBytes), header)
-  let entry = 0
-  for (const call of context.program.calls) {
-    if (context.syncAndAgree(header)) {
-      Atomics.store(header, STEP_HEADER.outcome, STEP_OUTCOME.cancelled)
-      return
-    }
-    clock?.book(entry++)
-    runStage(context, call)
-  }
-  clock?.book(entry)
-}
-
-function serveSteps(
-  task: ServeTask,
-  context: WorkerContext,
-  words: Int32Array<SharedArrayBuffer>,
-  ring: Ring,
-  clock: StageClock | undefined,
-): void {
-  const buffer = arenaBuffer(task.control)
-  // No longer than at a barrier: spinning on for the time that the main thread needs to sample and publish gained nothing (measured).
-  const idle: WaitOptions = { spins: task.spins, deadlineMs: Infinity, what: 'the next step' }
-  for (let sequence = 1; ; sequence = (sequence + 1) | 0) {
-    ring.claim(sequence, idle)
-    // To stop, the engine publishes one more slot: its contents do not matter.
-    if (Atomics.load(words, CONTROL.stop) !== 0) return
-    runStep(context, buffer, task.slots + ring.slotOf(sequence) * task.slotBytes, task.slotBytes, clock)
-    ring.release(sequence)
-  }
-}
-
-/** The workers' barrier, and where a profile is wanted the clock that knows how long it was waited at. */
+/** The workers' barrier, and where a profile or a trace is wanted the clock that knows how long it was waited at. */
 function makeBarrier(task: ServeTask, words: Int32Array<SharedArrayBuffer>): { barrier: FanIn; clock?: StageClock } {
   const { worker, workers, program, stageTimes } = task
-  if (!stageTimes) return { barrier: new FanIn(words, CONTROL.barrier, workers) }
+  if (!stageTimes && !task.timeline) return { barrier: new FanIn(words, CONTROL.barrier, workers) }
   const barrier = new TimedFanIn(words, CONTROL.barrier, workers)
-  return { barrier, clock: new StageClock(new StageTimes(workers, program.calls.length, stageTimes), worker, barrier) }
+  const times = stageTimes && new StageTimes(workers, program.calls.length, stageTimes)
+  const timeline = task.timeline && new Timeline(task.timeline)
+  return { barrier, clock: new StageClock({ times, timeline, worker, barrier }) }
 }
 
 /** The pool's task. Resolves when stopped, or with the error that ended it after poisoning everyone else. */
@@ -88,7 +57,8 @@ export default async function serve(task: ServeTask): Promise<ServeResult> {
     if (shouldStop()) return {}
     Atomics.add(words, CONTROL.ready, 1)
     Atomics.notify(words, CONTROL.ready)
-    serveSteps(task, context, words, ring, clock)
+    if (task.program.entries) serveHandoffs(task, context, task.program.entries, clock)
+    else serveSteps(task, context, ring, clock)
     return {}
   } catch (cause) {
     const error = TandemError.from(cause)

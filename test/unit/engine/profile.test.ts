@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { loadModel, type Profile, type StepProfile } from '../../../src/index.ts'
 import { type MicroModel, microModel, SMALL, someTokens, startParts } from '../../fixtures/engine-micro.ts'
+import { wholeOnPool } from '../../fixtures/engine-models.ts'
 
 let model: MicroModel
 beforeAll(async () => {
@@ -59,7 +60,7 @@ describe.each([1, 2, 3])('with %i workers', (threads) => {
 test('every stage of the program has a row, with as many calls', async () => {
   const engine = await loadModel(model.path, { ...SMALL, profile: true })
   await engine.session().sync(someTokens(5))
-  const { calls } = engine.program
+  const { calls } = engine.programs.wasm!
   const { prefill, decode } = engine.profile()!
   await engine.close()
   const counts = new Map<string, number>()
@@ -70,7 +71,7 @@ test('every stage of the program has a row, with as many calls', async () => {
 
 test('transfers are a stage, and experts in several arenas are read once', async () => {
   const whole = await loadModel(model.path, { ...SMALL, profile: true })
-  const split = await loadModel(model.path, { ...SMALL, profile: true, arenaBytes: whole.plan.arena.end + 1_300_000 })
+  const split = await loadModel(model.path, { ...SMALL, profile: true, arenaBytes: wholeOnPool(whole.plan).arena.end + 1_300_000 })
   const bytes: (number | undefined)[] = []
   for (const engine of [whole, split]) {
     await engine.session().decode(1)
@@ -79,7 +80,7 @@ test('transfers are a stage, and experts in several arenas are read once', async
     bytes.push(stages.find(({ stage }) => stage === 'routedExperts')!.weightBytes)
     await engine.close()
   }
-  expect(split.plan.layers.some(({ routed }) => routed.length > 1)).toBe(true)
+  expect(wholeOnPool(split.plan).layers.some(({ routed }) => routed.length > 1)).toBe(true)
   expect(bytes[0]).toBeGreaterThan(0)
   expect(bytes[1]).toBe(bytes[0])
 })
@@ -90,10 +91,10 @@ test('weights read are those of the plan: all of a layer, of its experts those t
   await session.sync(someTokens(9))
   await session.decode(1)
   const { decode, prefill } = engine.profile()!
-  const { plan, program } = engine
+  const plan = wholeOnPool(engine.plan)
   await engine.close()
   const ofDecode = new Map(decode.stages.map((row) => [row.stage, row]))
-  const { expertsUsed } = program.shape
+  const { expertsUsed } = engine.programs.wasm!.shape
   const experts = plan.layers.flatMap(({ routed }) => routed.slice(0, 1)).flatMap(({ gate, up, down }) => [gate, up, down])
   const attention = plan.layers.flatMap(({ attention: { q, k, v, output } }) => [q, k, v, output])
   const sum = (matrices: typeof experts): number => matrices.reduce((total, { expertBytes }) => total + expertBytes, 0)

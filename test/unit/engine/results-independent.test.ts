@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type LoadOptions, loadModel, planModel } from '../../../src/engine/load-model.ts'
 import { definePipeline } from '../../../src/pipeline/define.ts'
 import { allLogits, type MicroModel, microModel, nmse, SMALL, someTokens } from '../../fixtures/engine-micro.ts'
+import { wholeOnPool } from '../../fixtures/engine-models.ts'
 
 /** Crosses blocks of the KV cache (32) and tiles of the attention (8), and fits neither. */
 const TOKENS = someTokens(75)
@@ -50,11 +51,12 @@ describe('logits', () => {
   test('are the same to the bit over many small arenas, experts of one layer spread', async () => {
     const options = { ubatch: 8, contextTokens: 96, sequences: 1, kvTokens: 96, outputs: 8 }
     const { plan: whole } = await planModel(model.path, { ...SMALL, ...options })
-    const arenaBytes = whole.arena.end + 1_100_000
-    const { plan, program } = await planModel(model.path, { ...SMALL, ...options, arenaBytes })
-    expect(plan.arenas.length).toBeGreaterThan(2)
-    expect(program.calls.some(({ stage }) => stage === 'transfer')).toBe(true)
-    expect(plan.layers.some(({ routed }) => routed.length > 1)).toBe(true)
+    const arenaBytes = wholeOnPool(whole).arena.end + 1_100_000
+    const { plan, programs } = await planModel(model.path, { ...SMALL, ...options, arenaBytes })
+    const { arenas, layers } = wholeOnPool(plan)
+    expect(arenas.length).toBeGreaterThan(2)
+    expect(programs.wasm!.calls.some(({ stage }) => stage === 'transfer')).toBe(true)
+    expect(layers.some(({ routed }) => routed.length > 1)).toBe(true)
     expect(await logitsWith({ ...options, arenaBytes })).toEqual(reference)
   })
 

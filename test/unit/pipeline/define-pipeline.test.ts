@@ -13,10 +13,10 @@ const invalid = expect.objectContaining({ code: 'ERR_PIPELINE_INVALID' })
 
 describe('definePipeline', () => {
   test('places every stage', () => {
-    const { placement, ringDepth, name } = definePipeline({ name: 'mine', executor: 'cuda', stages: { routedExperts: 'wasm' } })
+    const { placement, ringDepth, name, overlap } = definePipeline({ name: 'mine', executor: 'cuda', stages: { routedExperts: 'wasm' } })
     expect(Object.keys(placement)).toEqual([...STAGES])
     expect(Object.entries(placement).filter(([, executor]) => executor === 'wasm')).toEqual([['routedExperts', 'wasm']])
-    expect([name, ringDepth]).toEqual(['mine', 2])
+    expect([name, ringDepth, overlap]).toEqual(['mine', 2, true])
   })
 
   test.each([1, 2, 4, 8, 16])('allows %i steps in flight', (ringDepth) => {
@@ -28,6 +28,7 @@ describe('definePipeline', () => {
     { name: 'mine', executor: 'abacus' },
     { name: 'mine', executor: 'wasm', stages: { routedExperts: 'abacus' } },
     { name: 'mine', executor: 'wasm', stages: { tea: 'wasm' } },
+    ...['no', 1, null].map((overlap) => ({ name: 'mine', executor: 'wasm', overlap })),
     ...[0, 3, 17, 1.5, Number.NaN, '2'].map((ringDepth) => ({ name: 'mine', executor: 'wasm', ringDepth })),
   ])('refuses %o', (options) => {
     expect(() => definePipeline(options as unknown as PipelineOptions)).toThrow(invalid)
@@ -45,6 +46,8 @@ describe('resolvePipeline', () => {
     for (const name of PIPELINE_NAMES) expect((await resolvePipeline(name)).name).toBe(name)
     const mine = definePipeline({ name: 'mine', executor: 'wasm' })
     expect(await resolvePipeline(mine)).toEqual(mine)
+    const serial = definePipeline({ name: 'serial', executor: 'cuda', overlap: false })
+    expect(await resolvePipeline(serial)).toEqual(serial)
     const wrong = { ...mine, ringDepth: 3 }
     await expect(resolvePipeline(wrong)).rejects.toMatchObject({ code: 'ERR_PIPELINE_INVALID' })
   })

@@ -7,7 +7,7 @@ import type { Program, StageCall } from '../../../src/pipeline/program.ts'
 import { makePlan } from '../../../src/placement/plan.ts'
 import type { Plan } from '../../../src/placement/types.ts'
 import cpu from '../../../pipelines/cpu.ts'
-import { MACHINE, tinyModel, tinyModels } from '../../fixtures/engine-models.ts'
+import { MACHINE, tinyModel, tinyModels, wholeOnPool } from '../../fixtures/engine-models.ts'
 
 const LIMITS = { threads: 1, contextTokens: 64, ubatch: 4, sequences: 2 }
 
@@ -64,7 +64,7 @@ function expectedStages(model: Model): string[] {
 
 function planWithin(model: Model, room: number): Plan | undefined {
   try {
-    const { arena } = makePlan(model, MACHINE, cpu, LIMITS)
+    const { arena } = wholeOnPool(makePlan(model, MACHINE, cpu, LIMITS))
     return makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes: arena.end + room })
   } catch {
     return undefined
@@ -79,13 +79,14 @@ describe('compile', () => {
       fc.property(tinyModels, fc.integer({ min: 0, max: 400_000 }), (model, room) => {
         const plan = planWithin(model, room)
         if (!plan) return
-        const program = compile(model, plan)
+        const program = compile(model, plan).wasm!
         expect(stagesOf(program)).toEqual(expectedStages(model))
         checkDataFlow(program)
         if (program.calls.some(({ stage }) => stage === 'transfer')) transfers++
-        if (plan.layers.some(({ routed }) => routed.length > 1)) split++
+        const { layers } = wholeOnPool(plan)
+        if (layers.some(({ routed }) => routed.length > 1)) split++
         // every group of experts of a layer is called once, in order
-        plan.layers.forEach(({ routed }, index) => {
+        layers.forEach(({ routed }, index) => {
           const groups = program.calls.filter((call) => call.stage === 'routedExperts' && call.layer === index)
           expect(groups).toMatchObject(routed.map(({ gate: { arena, expertBegin, expertEnd } }) => ({ arena, expertBegin, expertEnd })))
         })
@@ -98,14 +99,16 @@ describe('compile', () => {
 
   test('one arena needs no transfer', () => {
     const model = tinyModel()
-    const { calls } = compile(model, makePlan(model, MACHINE, cpu, LIMITS))
+    const { calls } = compile(model, makePlan(model, MACHINE, cpu, LIMITS)).wasm!
     expect(calls.filter(({ stage }) => stage === 'transfer')).toEqual([])
   })
 
   test('a program is plain data: it survives being cloned and printed', () => {
     const model = tinyModel()
-    const program = compile(model, makePlan(model, MACHINE, cpu, LIMITS))
-    expect(structuredClone(program)).toEqual(program)
-    expect(JSON.parse(JSON.stringify(program))).toEqual(program)
+    const programs = compile(model, makePlan(model, MACHINE, cpu, LIMITS))
+    expect(structuredClone(programs)).toEqual(programs)
+    expect(JSON.parse(JSON.stringify(programs))).toEqual(programs)
+    expect(programs.cuda).toBeUndefined()
+    expect(programs.wasm!.entries).toBeUndefined()
   })
 })

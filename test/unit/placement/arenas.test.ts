@@ -4,11 +4,12 @@ import { describe, expect, test } from 'vitest'
 import { FORMATS, packedBytes } from '../../../src/abi/formats.ts'
 import { TandemError } from '../../../src/errors.ts'
 import type { Model } from '../../../src/model/types.ts'
+import type { LimitOptions } from '../../../src/placement/limits.ts'
 import { planLoads } from '../../../src/placement/loads.ts'
 import { makePlan } from '../../../src/placement/plan.ts'
 import type { PlacedFeedForward, PlacedMatrix, PlacedVector, Plan } from '../../../src/placement/types.ts'
 import cpu from '../../../pipelines/cpu.ts'
-import { MACHINE, tinyModel, tinyModels } from '../../fixtures/engine-models.ts'
+import { MACHINE, tinyModel, tinyModels, wholeOnPool } from '../../fixtures/engine-models.ts'
 
 const LIMITS = { threads: 1, contextTokens: 64, ubatch: 4, sequences: 2 }
 
@@ -36,9 +37,10 @@ const matrixRegion = (placed: PlacedMatrix): Region => ({
 const ffnRegions = (ffn: PlacedFeedForward | undefined): Region[] => (ffn ? [ffn.gate, ffn.up, ffn.down].map(matrixRegion) : [])
 
 /** Everything that a plan places, the prefix of every arena included. */
-function regionsOf(model: Model, plan: Plan): Region[] {
+function regionsOf(model: Model, { limits, ...parts }: Plan): Region[] {
+  const plan = wholeOnPool({ limits, ...parts })
   const { kvHeads, headDim } = model.hyper
-  const cacheBytes = plan.limits.kvTokens * kvHeads * headDim * 2
+  const cacheBytes = limits.kvTokens * kvHeads * headDim * 2
   const layers = plan.layers.flatMap((layer, index) => [
     ...Object.values(layer.attention).map((placed) => ('vector' in placed ? vectorRegion(placed) : matrixRegion(placed))),
     vectorRegion(layer.ffnNorm),
@@ -58,6 +60,9 @@ function regionsOf(model: Model, plan: Plan): Region[] {
   return [...plan.arenas.map((_, arena) => ({ what: 'prefix', arena, begin: 0, end: plan.arena.end })), ...ends, ...layers]
 }
 
+/** Bytes that every arena begins with. */
+const prefixOf = (model: Model, limits: LimitOptions): number => wholeOnPool(makePlan(model, MACHINE, cpu, limits)).arena.end
+
 /** A plan, or undefined where the limit is too small for the model. */
 function planWithin(model: Model, arenaBytes: number): Plan | undefined {
   try {
@@ -74,11 +79,11 @@ function withPlans(check: (model: Model, plan: Plan, arenaBytes: number) => void
   const seen = { plans: 0, several: 0 }
   fc.assert(
     fc.property(cases, ({ model, room }) => {
-      const arenaBytes = makePlan(model, MACHINE, cpu, LIMITS).arena.end + room
+      const arenaBytes = prefixOf(model, LIMITS) + room
       const plan = planWithin(model, arenaBytes)
       if (!plan) return
       seen.plans++
-      if (plan.arenas.length > 1) seen.several++
+      if (wholeOnPool(plan).arenas.length > 1) seen.several++
       check(model, plan, arenaBytes)
     }),
     { seed: 7, numRuns: 150 },
@@ -93,7 +98,7 @@ describe('placement', () => {
   test('no two things overlap, all are aligned and inside their arena, and no arena is over the limit', () => {
     withPlans((model, plan, arenaBytes) => {
       const regions = regionsOf(model, plan)
-      plan.arenas.forEach((bytes, arena) => {
+      wholeOnPool(plan).arenas.forEach((bytes, arena) => {
         expect(bytes).toBeLessThanOrEqual(arenaBytes)
         expect(bytes % 65_536).toBe(0)
         const inside = regions.filter((region) => region.arena === arena).sort((a, b) => a.begin - b.begin)
@@ -107,7 +112,7 @@ describe('placement', () => {
 
   test('every expert of every layer is placed once, its three matrices together', () => {
     withPlans((model, plan) => {
-      plan.layers.forEach(({ routed }, index) => {
+      wholeOnPool(plan).layers.forEach(({ routed }, index) => {
         let next = 0
         for (const { gate, up, down } of routed) {
           for (const { arena, expertBegin, expertEnd } of [gate, up, down]) {
@@ -123,7 +128,7 @@ describe('placement', () => {
 
   test('what is loaded is every tensor of the file, once, and fills what was placed', () => {
     withPlans((model, plan) => {
-      const loads = planLoads(plan)
+      const loads = planLoads(wholeOnPool(plan))
       const read = new Map<string, number>()
       for (const { tensor, fileBytes } of loads) read.set(tensor, (read.get(tensor) ?? 0) + fileBytes)
       const wanted = new Map([...model.file.tensors.values()].map(({ name, bytes }) => [name, bytes]))
@@ -147,10 +152,10 @@ describe('placement', () => {
   })
 
   test('a tied head is the embedding, and its norm lies beside it', () => {
-    const tied = makePlan(tinyModel({}, true), MACHINE, cpu, LIMITS)
+    const tied = wholeOnPool(makePlan(tinyModel({}, true), MACHINE, cpu, LIMITS))
     expect(tied.head).toBe(tied.embedding)
     expect(tied.outputNorm.arena).toBe(tied.embedding.arena)
-    const own = makePlan(tinyModel(), MACHINE, cpu, LIMITS)
+    const own = wholeOnPool(makePlan(tinyModel(), MACHINE, cpu, LIMITS))
     expect(own.head).not.toBe(own.embedding)
     expect(own.outputNorm.arena).toBe(own.head.arena)
   })
@@ -159,7 +164,7 @@ describe('placement', () => {
     withPlans((model, plan) => {
       const [device, ...others] = plan.devices
       expect(others).toEqual([])
-      expect(device!.bytes).toBe(plan.arenas.reduce((sum, bytes) => sum + bytes, 0))
+      expect(device!.bytes).toBe(wholeOnPool(plan).arenas.reduce((sum, bytes) => sum + bytes, 0))
       expect(device!.weights + device!.kvCache + device!.buffers).toBe(device!.bytes)
       expect(device!.kvCache).toBe(2 * model.hyper.layers * plan.limits.kvTokens * model.hyper.kvHeads * model.hyper.headDim * 2)
     })
@@ -168,32 +173,32 @@ describe('placement', () => {
 
 describe('what fits in no arena', () => {
   const model = tinyModel({ vocabulary: 4000 })
-  const { arena } = makePlan(model, MACHINE, cpu, LIMITS)
+  const end = prefixOf(model, LIMITS)
 
   test('the buffers of a step', () => {
-    expect(() => makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes: arena.end - 65_536 })).toThrow(
+    expect(() => makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes: end - 65_536 })).toThrow(
       expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringContaining('ubatch') }),
     )
   })
 
   test('the embedding', () => {
-    expect(() => makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes: arena.end + 70_000 })).toThrow(
+    expect(() => makePlan(model, MACHINE, cpu, { ...LIMITS, arenaBytes: end + 70_000 })).toThrow(
       expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringContaining('the token embedding') }),
     )
   })
 
   test('a layer, because of its cache', () => {
     const limits = { ...LIMITS, contextTokens: 256, kvTokens: 256 * 64, sequences: 64, ubatch: 64, outputs: 1 }
-    const { arena: large } = makePlan(tinyModel(), MACHINE, cpu, limits)
-    expect(() => makePlan(tinyModel(), MACHINE, cpu, { ...limits, arenaBytes: large.end + 300_000 })).toThrow(
+    const large = prefixOf(tinyModel(), limits)
+    expect(() => makePlan(tinyModel(), MACHINE, cpu, { ...limits, arenaBytes: large + 300_000 })).toThrow(
       expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringContaining('KV cache') }),
     )
   })
 
   test('one expert', () => {
     const wide = tinyModel({ ffnExpert: 2048, sharedExperts: 0 })
-    const { arena: prefix } = makePlan(wide, MACHINE, cpu, LIMITS)
-    expect(() => makePlan(wide, MACHINE, cpu, { ...LIMITS, arenaBytes: prefix.end + 500_000 })).toThrow(
+    const prefix = prefixOf(wide, LIMITS)
+    expect(() => makePlan(wide, MACHINE, cpu, { ...LIMITS, arenaBytes: prefix + 500_000 })).toThrow(
       expect.objectContaining({ code: 'ERR_ARENA_LIMIT', message: expect.stringMatching(/one expert of layer 1/) }),
     )
   })

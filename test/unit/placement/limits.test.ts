@@ -2,11 +2,13 @@
 import { describe, expect, test } from 'vitest'
 import { KV_BLOCK_TOKENS } from '../../../src/abi/kernels.ts'
 import { type LimitOptions, resolveLimits } from '../../../src/placement/limits.ts'
-import { checkMemory, makePlan } from '../../../src/placement/plan.ts'
+import { checkMemory } from '../../../src/placement/memory.ts'
+import { makePlan } from '../../../src/placement/plan.ts'
 import cpu from '../../../pipelines/cpu.ts'
 import gpu from '../../../pipelines/gpu.ts'
 import hybrid from '../../../pipelines/hybrid.ts'
-import { MACHINE, tinyModel } from '../../fixtures/engine-models.ts'
+import { GPU_MACHINE, MACHINE, tinyModel } from '../../fixtures/engine-models.ts'
+import { gpuModel } from '../../fixtures/gpu-models.ts'
 
 const model = tinyModel()
 const { hyper } = model
@@ -52,16 +54,31 @@ describe('limits', () => {
 describe('the machine', () => {
   test('memory that does not suffice is told with what is needed for what', () => {
     const plan = makePlan(model, MACHINE, cpu, { threads: 2 })
-    const needed = plan.arenas.reduce((sum, bytes) => sum + bytes, 0)
+    const needed = plan.wasm!.arenas.reduce((sum, bytes) => sum + bytes, 0)
     expect(() => checkMemory(plan, { ...MACHINE, availableBytes: needed })).toThrow(
       expect.objectContaining({ code: 'ERR_MEMORY', message: expect.stringMatching(/weights .* KV cache .* available/) }),
     )
     expect(() => checkMemory(plan, MACHINE)).not.toThrow()
   })
 
-  test.each([hybrid, gpu])('pipeline $name needs an executor that is not there', (pipeline) => {
+  test.each([hybrid, gpu])('pipeline $name needs a GPU that is not there, and says why and what to do', (pipeline) => {
+    const message = /'cuda'.*\(no library: none was built\).*@tandem-moe\/cuda-linux-x64.*build:cuda.*TANDEM_CUDA_LIBRARY.*--pipeline cpu$/
     expect(() => makePlan(model, MACHINE, pipeline)).toThrow(
-      expect.objectContaining({ code: 'ERR_DEVICE_ABSENT', message: expect.stringContaining("'cuda'") }),
+      expect.objectContaining({ code: 'ERR_DEVICE_ABSENT', message: expect.stringMatching(message) }),
+    )
+  })
+
+  test('both memories are compared with what the plan takes there', () => {
+    const plan = makePlan(gpuModel(), GPU_MACHINE, hybrid, { threads: 1, contextTokens: 64, ubatch: 4, sequences: 1 })
+    expect(() => checkMemory(plan, GPU_MACHINE)).not.toThrow()
+    const [host, device] = plan.devices
+    const gpuWith = (freeBytes: number) => ({ ...GPU_MACHINE, devices: [{ ...GPU_MACHINE.devices[0]!, freeBytes }] })
+    expect(() => checkMemory(plan, gpuWith(device!.bytes))).not.toThrow()
+    expect(() => checkMemory(plan, gpuWith(device!.bytes - 1))).toThrow(
+      expect.objectContaining({ code: 'ERR_MEMORY', message: expect.stringMatching(/GPU's part .* free on a GPU: lower the context/) }),
+    )
+    expect(() => checkMemory(plan, { ...GPU_MACHINE, availableBytes: host!.bytes })).toThrow(
+      expect.objectContaining({ code: 'ERR_MEMORY', message: expect.stringMatching(/put more experts on the GPU/) }),
     )
   })
 })

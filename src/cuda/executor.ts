@@ -1,0 +1,204 @@
+/**
+ * A GPU as the main thread sees it: starts the CUDA worker, has it load the weights, and reads logits where the device has written them. Steps
+ * go through the port, which beside a pool is the pool's too.
+ *
+ *     opening --> loading --> serving --close--> closed
+ *         \          |           |
+ *          +------ failed <------+      poisoned: every call rejects with the reason; close still works
+ */
+import { LOADED_UNIT_BYTES } from '../abi/control.ts'
+import { TandemError } from '../errors.ts'
+import type { CudaProgram } from '../pipeline/program.ts'
+import type { DeviceLoad } from '../placement/device-loads.ts'
+import type { ArenaLayout, CudaPlan } from '../placement/types.ts'
+import type { StepPort } from '../ring/step-port.ts'
+import type { Handle } from './library.ts'
+import type { CudaStats, CudaTask } from './protocol.ts'
+import { LOADED_WORD, markCount, Results } from './results.ts'
+import { CudaWorkerClient, delay } from './worker-client.ts'
+
+/** What the executor needs to start. */
+export interface CudaExecutorOptions {
+  /** The library's file. */
+  readonly library: string
+  readonly plan: CudaPlan
+  readonly program: CudaProgram
+  readonly loads: readonly DeviceLoad[]
+  readonly paths: readonly string[]
+  /** One consumer: the CUDA worker. */
+  readonly port: StepPort
+  /** The pool's arenas, and the layout of their prefix, where the pool has routed experts. */
+  readonly arenas?: readonly WebAssembly.Memory[]
+  readonly arena?: ArenaLayout | undefined
+  /** Threads of the pool; 0 without one. */
+  readonly threads: number
+  /** Logical cores; decides whether the waiting worker may spin. */
+  readonly cores: number
+  /** Longest that a step, or a load, may stand still, ms. */
+  readonly deadlineMs: number
+  /** Whether the device writes its clock around every call. Default false. */
+  readonly trace?: boolean | undefined
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined
+}
+
+/**
+ * The waiting worker looks this often before it sleeps, about 2 ms, while there is a core for it: a layer on the device takes a few hundred
+ * microseconds, and what lies between two tokens as well.
+ */
+const SPINS = 20_000
+
+const PROGRESS_MS = 50
+
+/** How long a closing worker may take before it is ended by force. */
+const CLOSE_MS = 5000
+
+/** Memory of engines that could not be closed: their device may still write to it, so it is never given back. */
+const abandoned: WebAssembly.Memory[] = []
+
+/** See the file's header. Loads when it is made; `whenReady` tells. */
+export class CudaExecutor {
+  readonly port: StepPort
+  readonly #options: Omit<CudaExecutorOptions, 'arenas'>
+  #arenas: readonly WebAssembly.Memory[]
+  readonly #client = new CudaWorkerClient()
+  #results: Results | undefined
+  #handle: Handle | undefined
+  #served: Promise<CudaStats | undefined> | undefined
+  #closed: Promise<void> | undefined
+  #hasLoaded = false
+  readonly #loaded: Promise<void>
+
+  constructor({ arenas = [], ...options }: CudaExecutorOptions) {
+    this.port = options.port
+    this.#options = options
+    this.#arenas = arenas
+    this.#results = new Results(options.plan.shape, markCount(options.program, options.trace ?? false))
+    this.#loaded = this.#load()
+    // told by whenReady
+    this.#loaded.catch(() => undefined)
+    void this.#client.whenDead.then((error) => this.port.fail(error))
+  }
+
+  async #load(): Promise<void> {
+    try {
+      const task = this.#task()
+      this.#handle = await this.#client.call((api) => api.open(task))
+      await this.#client.call((api) => api.load())
+      this.#served = this.#serve()
+    } catch (error) {
+      this.port.fail(TandemError.from(error))
+      throw error
+    } finally {
+      this.#hasLoaded = true
+    }
+  }
+
+  #task(): CudaTask {
+    const { library, plan, program, loads, paths, arena, threads, cores, deadlineMs, trace = false } = this.#options
+    const { control, ringDepth, slots, slotBytes } = this.port
+    return {
+      library,
+      plan,
+      program,
+      loads,
+      paths,
+      control,
+      ringDepth,
+      slots,
+      slotBytes,
+      arenas: this.#arenas,
+      arena,
+      results: this.#results!.memory,
+      spins: threads + 1 <= cores ? SPINS : 0,
+      deadlineMs,
+      trace,
+    }
+  }
+
+  /** Any end that nobody asked for fails the executor. */
+  async #serve(): Promise<CudaStats | undefined> {
+    try {
+      return await this.#client.call((api) => api.serve())
+    } catch (error) {
+      this.port.fail(TandemError.from(error))
+      return undefined
+    }
+  }
+
+  /** Resolves when the weights are on the device and the worker serves. Throws why it does not, `ERR_ABORTED`, `ERR_TIMEOUT`. */
+  async whenReady(): Promise<void> {
+    const { loads, signal, onProgress, deadlineMs } = this.#options
+    const totalBytes = loads.reduce((sum, load) => sum + load.fileBytes, 0)
+    let lastChange = performance.now()
+    let last = -1
+    for (;;) {
+      await Promise.race([this.#loaded, delay(PROGRESS_MS)]).catch((error: unknown) => this.port.rethrow(error))
+      const words = this.#results?.words
+      if (this.port.failure) throw this.port.failure
+      if (!words) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
+      const loaded = Math.min(totalBytes, (Atomics.load(words, LOADED_WORD) >>> 0) * LOADED_UNIT_BYTES)
+      if (loaded !== last) {
+        last = loaded
+        lastChange = performance.now()
+        onProgress?.(loaded, totalBytes)
+      }
+      // after onProgress, which may be what aborts, even with the last of the bytes
+      if (signal?.aborted) throw new TandemError('ERR_ABORTED', 'loading was aborted', { cause: signal.reason })
+      if (this.#hasLoaded) return
+      if (performance.now() - lastChange > deadlineMs) throw new TandemError('ERR_TIMEOUT', `loading made no progress for ${deadlineMs} ms`)
+    }
+  }
+
+  /** f32[vocabulary] of an output row of the last completed step; a view that the next step overwrites. */
+  logits(row: number): Float32Array<SharedArrayBuffer> {
+    if (!this.#results) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
+    return this.#results.logits(row)
+  }
+
+  /** Stops the worker, closes the device and ends the thread. Steps in flight are abandoned. May be called at any time, any number of times. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    this.port.stop()
+    const isClosed = await Promise.race([this.#closeDevice().catch(() => false), delay(CLOSE_MS).then(() => false)])
+    if (!isClosed && this.#handle !== undefined) abandoned.push(this.port.control, ...this.#arenas, this.#results!.memory)
+    // whoever still holds the closed engine shall not hold its memory
+    this.#arenas = []
+    this.#results = undefined
+    await this.#client.terminate()
+  }
+
+  /** True when the device has let go of all memory. */
+  async #closeDevice(): Promise<boolean> {
+    await this.#loaded.catch(() => undefined)
+    await this.#served
+    if (this.#handle === undefined) return true
+    if (this.#client.isDead) await reclaim(this.#options.library, this.#handle)
+    else await this.#client.call((api) => api.close())
+    return true
+  }
+
+  /** What the worker did, once it has been closed in good order. */
+  async stats(): Promise<CudaStats | undefined> {
+    return await this.#served
+  }
+
+  /** Ends the worker without warning: for fault tests. */
+  killWorker(): Promise<void> {
+    return this.#client.terminate()
+  }
+}
+
+/** Closes the device of a worker that has died, from another one. */
+async function reclaim(library: string, handle: Handle): Promise<void> {
+  const client = new CudaWorkerClient()
+  try {
+    await client.call((api) => api.reclaim(library, handle))
+  } finally {
+    await client.terminate()
+  }
+}

@@ -1,0 +1,34 @@
+/** Asks for the GPUs of this machine, in a thread of its own that ends with the answer: the main thread never loads the library. */
+import { TandemError } from '../errors.ts'
+import type { MachineDevice } from '../placement/types.ts'
+import { locateCudaLibrary } from './locate.ts'
+import { CudaWorkerClient, delay } from './worker-client.ts'
+
+/** GPUs, or why there are none. */
+export interface CudaProbe {
+  readonly devices: readonly MachineDevice[]
+  readonly problem?: string
+}
+
+/** A driver that has to start first takes a few seconds. */
+const PROBE_MS = 30_000
+
+async function ask(library: string): Promise<CudaProbe> {
+  const client = new CudaWorkerClient()
+  try {
+    const late = delay(PROBE_MS).then(() => new TandemError('ERR_TIMEOUT', `the driver has not answered for ${PROBE_MS} ms`))
+    const devices = await Promise.race([client.call((api) => api.devices(library)), late])
+    if (TandemError.is(devices)) return { devices: [], problem: devices.message }
+    return devices.length > 0 ? { devices } : { devices, problem: 'no device: the driver knows none' }
+  } catch (error) {
+    return { devices: [], problem: TandemError.from(error).message }
+  } finally {
+    await client.terminate()
+  }
+}
+
+/** The GPUs that the CUDA library can use. Never throws. */
+export async function probeCuda(): Promise<CudaProbe> {
+  const library = locateCudaLibrary()
+  return 'problem' in library ? { devices: [], problem: library.problem } : ask(library.path)
+}

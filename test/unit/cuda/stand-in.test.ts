@@ -1,0 +1,205 @@
+// The stand-in for a GPU does what cuda/tandem_cuda.h says, and fails as cuda/host/faults.h says.
+import { afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { CUDA_STATUS } from '../../../src/abi/cuda.ts'
+import type { CudaLibrary } from '../../../src/cuda/library.ts'
+import { loadCudaLibrary } from '../../../src/cuda/library.ts'
+import { type FAULT, standIn } from '../../fixtures/stand-in.ts'
+import { Bench, DEADLINE_MS, HIDDEN, VOCABULARY } from './bench.ts'
+
+const LIMIT = 'TANDEM_HOST_DEVICE_BYTES'
+
+describe.skipIf(!standIn)('the stand-in', () => {
+  let library: CudaLibrary
+  const fault = (kind: keyof typeof FAULT, countdown?: number): void => standIn?.fault(kind, countdown)
+  beforeAll(async () => {
+    library = await loadCudaLibrary(standIn!.path)
+  })
+  afterEach(() => {
+    fault('none')
+    delete process.env[LIMIT]
+  })
+
+  test('says what it is', () => {
+    process.env[LIMIT] = '5000000'
+    expect(library.functions.tcu_device_count()).toBe(1)
+    expect(library.functions.tcu_device_info(0)).toMatchObject({
+      name: 'stand-in (no GPU)',
+      bytes: 5_000_000,
+      freeBytes: 5_000_000,
+      major: 0,
+    })
+  })
+
+  test('has no more memory than it says, and gets all of it back', () => {
+    process.env[LIMIT] = '5000000'
+    const bench = new Bench(library)
+    bench.tcu.tcu_memory(bench.engine, 4_000_000)
+    expect(library.functions.tcu_device_info(0).freeBytes).toBeLessThan(1_000_000)
+    expect(() => bench.tcu.tcu_memory(bench.engine, 1_000_000)).toThrow(
+      /ERR_MEMORY|out of memory: asked for 1000000 bytes, \d+ of 5000000 are free/,
+    )
+    bench.close()
+    expect(library.functions.tcu_device_info(0).freeBytes).toBe(5_000_000)
+    process.env[LIMIT] = '1000'
+    expect(() => new Bench(library)).toThrow(/out of memory/)
+  })
+
+  test('runs a step: logits and the best of them', async () => {
+    using bench = new Bench(library)
+    bench.step([3, 5])
+    await bench.finished(1)
+    expect(bench.status).toBe(CUDA_STATUS.ok)
+    for (const [index, token] of [3, 5].entries()) {
+      const expected = bench.reference(token)
+      const logits = bench.logits(index)
+      expect(Math.max(...expected.map((value, id) => Math.abs(value - logits[id]!)))).toBeLessThan(1e-5)
+      const order = [...expected.keys()].toSorted((a, b) => expected[b]! - expected[a]! || a - b)
+      expect(bench.topIds(index)).toEqual(order.slice(0, 3))
+    }
+  })
+
+  test('launches a recorded step with other tokens', async () => {
+    using bench = new Bench(library)
+    const { tcu, engine } = bench
+    bench.begin([1])
+    tcu.tcu_capture_begin(engine)
+    bench.queue()
+    const graph = tcu.tcu_capture_end(engine)
+    expect(bench.finishedSteps).toBe(0)
+    for (const [index, token] of [2, 6].entries()) {
+      bench.begin([token])
+      tcu.tcu_graph_launch(engine, graph)
+      await bench.finished(index + 1)
+      expect(bench.topIds(0)[0]).toBe(bench.best(token))
+    }
+    bench.begin([1, 2])
+    expect(() => tcu.tcu_graph_launch(engine, graph)).toThrow(/other numbers/)
+    tcu.tcu_graph_free(engine, graph)
+    expect(() => tcu.tcu_graph_launch(engine, graph)).toThrow(/not a graph/)
+  })
+
+  test('refuses what a GPU would be harmed by', () => {
+    using bench = new Bench(library)
+    const { tcu, engine } = bench
+    expect(() => tcu.tcu_embed(engine)).toThrow(/no step was begun/)
+    bench.begin([1])
+    expect(() => tcu.tcu_attention(engine, 0)).toThrow(/has none here/)
+    expect(() => tcu.tcu_attention(engine, 1)).toThrow(/not bound/)
+    expect(() => tcu.tcu_upload(engine, 0, 4096, bench.address, 64)).toThrow(/not the engine's memory/)
+    expect(() => tcu.tcu_upload(engine, 0, bench.weights, new Float32Array(16), 64)).toThrow(/not in registered host memory/)
+    expect(() => tcu.tcu_register(engine, bench.address, 4096)).toThrow(/already registered/)
+    expect(() => bench.begin([VOCABULARY])).not.toThrow()
+    expect(() => library.functions.tcu_open(1, bench.shape, null)).toThrow(/there is no device 1/)
+    expect(() => library.functions.tcu_open(0, { ...bench.shape, hidden: HIDDEN + 1 }, null)).toThrow(/hidden is no multiple of 32/)
+  })
+
+  test('ends a step that names a token which is not there', async () => {
+    using bench = new Bench(library)
+    bench.step([VOCABULARY])
+    await bench.finished(1)
+    expect(bench.status).toBe(CUDA_STATUS.argument)
+  })
+
+  describe('a hand-off', () => {
+    test('is published with its entry and tokens, and awaited', async () => {
+      using bench = new Bench(library)
+      bench.handOff([4, 7])
+      await bench.until(() => bench.published[0] === 1)
+      expect([...bench.published]).toEqual([1, 9, 2])
+      expect(bench.finishedSteps).toBe(0)
+      bench.answer(0.5)
+      await bench.finished(1)
+      expect(bench.status).toBe(CUDA_STATUS.ok)
+    })
+
+    test('that does not come back ends with the deadline', async () => {
+      using bench = new Bench(library)
+      const begin = performance.now()
+      bench.handOff([4])
+      await bench.finished(1)
+      expect(bench.status).toBe(CUDA_STATUS.timeout)
+      expect(performance.now() - begin).toBeGreaterThanOrEqual(DEADLINE_MS - 1)
+    })
+
+    test('ends with the poison word', async () => {
+      using bench = new Bench(library)
+      bench.handOff([4])
+      await bench.until(() => bench.published[0] === 1)
+      bench.poison()
+      await bench.finished(1)
+      expect(bench.status).toBe(CUDA_STATUS.poisoned)
+    })
+
+    test('ends when the engine is closed', async () => {
+      const bench = new Bench(library)
+      bench.handOff([4])
+      await bench.until(() => bench.published[0] === 1)
+      expect(() => bench.close()).not.toThrow()
+      expect(bench.status).toBe(CUDA_STATUS.poisoned)
+    })
+  })
+
+  describe('fault', () => {
+    test('stage: the step ends with a status, every later call fails', async () => {
+      const bench = new Bench(library)
+      fault('stage', 2)
+      bench.launch([1])
+      await bench.finished(1)
+      expect(bench.status).toBe(CUDA_STATUS.device)
+      expect(() => bench.tcu.tcu_is_idle(bench.engine)).toThrow(/head: a fault was asked for/)
+      expect(() => bench.begin([1])).toThrow(/a fault was asked for/)
+      expect(() => bench.close()).toThrow(/a fault was asked for/)
+      using other = new Bench(library)
+      other.step([1])
+      await other.finished(1)
+      expect(other.status).toBe(CUDA_STATUS.ok)
+    })
+
+    test('lost: the step never ends, no engine can be opened', async () => {
+      const bench = new Bench(library)
+      fault('lost')
+      bench.launch([1])
+      await bench.until(() => bench.hasFailed())
+      expect(bench.finishedSteps).toBe(0)
+      expect(() => bench.tcu.tcu_is_idle(bench.engine)).toThrow(expect.objectContaining({ code: 'ERR_DEVICE_LOST' }))
+      expect(() => bench.close()).toThrow(expect.objectContaining({ code: 'ERR_DEVICE_LOST' }))
+      expect(() => new Bench(library)).toThrow(expect.objectContaining({ code: 'ERR_DEVICE_LOST' }))
+      fault('none')
+      new Bench(library).close()
+    })
+
+    test('publish: the hand-off never comes', async () => {
+      using bench = new Bench(library)
+      fault('publish')
+      bench.handOff([1])
+      await bench.finished(1)
+      expect(bench.status).toBe(CUDA_STATUS.timeout)
+      expect(bench.published[0]).toBe(0)
+    })
+
+    test('hang: nothing comes until the engine is closed', async () => {
+      const bench = new Bench(library)
+      fault('hang')
+      bench.step([1])
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      expect(bench.tcu.tcu_is_idle(bench.engine)).toBe(0)
+      expect(() => bench.tcu.tcu_clock(bench.engine)).toThrow(/does not answer/)
+      bench.close()
+    })
+
+    test('memory: at the n-th call', () => {
+      using bench = new Bench(library)
+      fault('memory', 2)
+      bench.tcu.tcu_memory(bench.engine, 256)
+      expect(() => bench.tcu.tcu_memory(bench.engine, 256)).toThrow(expect.objectContaining({ code: 'ERR_MEMORY' }))
+      bench.tcu.tcu_memory(bench.engine, 256)
+    })
+
+    test('absent: from the n-th question on', () => {
+      fault('absent', 2)
+      expect(library.functions.tcu_device_count()).toBe(1)
+      expect(() => new Bench(library)).toThrow(expect.objectContaining({ code: 'ERR_DEVICE_ABSENT' }))
+      expect(() => library.functions.tcu_device_info(0)).toThrow(expect.objectContaining({ code: 'ERR_DEVICE_ABSENT' }))
+    })
+  })
+})
