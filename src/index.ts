@@ -11,6 +11,12 @@ export type { SamplingOptions } from './sampling/options.ts'
 export type { ChatMessage, ChatTemplate } from './text/chat-template.ts'
 export type { Tokenizer } from './text/tokenizer.ts'
 
+// batch jobs
+export { BatchJob, runBatch } from './batch/job.ts'
+export type { BatchOptions } from './batch/job.ts'
+export type { BatchProgress, BatchSummary } from './batch/progress.ts'
+export type { Refusal, TaskOptions } from './batch/task.ts'
+
 // pipelines and placement
 export { definePipeline } from './pipeline/define.ts'
 export type { PipelineOptions } from './pipeline/define.ts'

@@ -28,11 +28,16 @@ export class ProgressBar {
   }
 
   update(done: number, total: number, unit: 'bytes' | 'tokens'): void {
+    this.show((label) => barText(label, done, total, unit))
+  }
+
+  /** Draws another text than `barText`'s, when it is time to. */
+  show(text: (label: string) => string): void {
     const now = performance.now()
     if (!this.#stream || now < this.#nextDraw) return
     this.#nextDraw = now + REDRAW_MS
     this.#isDrawn = true
-    this.#stream.write(CLEAR + barText(this.#label, done, total, unit).slice(0, (this.#stream.columns || 80) - 1))
+    this.#stream.write(CLEAR + text(this.#label).slice(0, (this.#stream.columns || 80) - 1))
   }
 
   /** Takes the bar away again. */

@@ -7,6 +7,7 @@ import { CudaExecutor, type CudaExecutorOptions } from '../cuda/executor.ts'
 import type { TandemError } from '../errors.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
 import { WasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
+import type { TraceRow } from '../trace/trace-event.ts'
 import { compileKernels } from '../wasm/kernels.ts'
 import type { EngineExecutor } from './engine.ts'
 
@@ -40,6 +41,10 @@ export class DeviceExecutor implements EngineExecutor {
     this.#port = port
     this.cuda = cuda
     this.pool = pool
+  }
+
+  get traceRows(): readonly TraceRow[] {
+    return [...this.cuda.traceRows, ...(this.pool?.traceRows ?? [])]
   }
 
   get failure(): TandemError | undefined {

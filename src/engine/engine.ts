@@ -9,6 +9,7 @@ import type { Model } from '../model/types.ts'
 import type { Programs } from '../pipeline/program.ts'
 import type { Plan } from '../placement/types.ts'
 import type { StageTimes } from '../trace/stage-times.ts'
+import { traceJson, type TraceRow } from '../trace/trace-event.ts'
 import { type ChatTemplate, createChatTemplate } from '../text/chat-template.ts'
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import { type Delta, type Finish, generate, type GenerateOptions, type Prompt, type TextTools } from './generate.ts'
@@ -16,12 +17,15 @@ import { KvBlocks } from './kv-blocks.ts'
 import { type Profile, Profiler } from './profile.ts'
 import { SequenceState, type SessionHost } from './session.ts'
 import { type StepExecutor, StepLoop } from './step-loop.ts'
+import { StepTimeline } from './step-timeline.ts'
 
 /** An executor that the engine owns. */
 export interface EngineExecutor extends StepExecutor {
   readonly failure: TandemError | undefined
   /** Times of the program's calls, if it was asked to record them. */
   readonly stageTimes?: StageTimes | undefined
+  /** What its threads and devices did when; empty unless it was asked to record it. */
+  readonly traceRows: readonly TraceRow[]
   /** Also ends a step in flight: `whenCompleted` rejects. */
   close(): Promise<void>
 }
@@ -57,13 +61,15 @@ export class Engine {
   readonly programs: Programs
   readonly #executor: EngineExecutor
   readonly #profiler: Profiler | undefined
+  readonly #steps: StepTimeline | undefined
   readonly #loop: StepLoop
   readonly #blocks: KvBlocks
   readonly #sessions = new Set<SequenceState>()
   readonly #text: TextTools
   #closed: Promise<void> | undefined
 
-  constructor(parts: { model: Model; plan: Plan; programs: Programs; executor: EngineExecutor }) {
+  /** `traceEvents`: events of the main thread to be recorded for a trace; 0 for none. */
+  constructor(parts: { model: Model; plan: Plan; programs: Programs; executor: EngineExecutor; traceEvents?: number }) {
     this.model = parts.model
     this.plan = parts.plan
     this.programs = parts.programs
@@ -71,7 +77,10 @@ export class Engine {
     const { limits, step } = parts.plan
     const { stageTimes } = parts.executor
     this.#profiler = stageTimes && parts.programs.wasm && new Profiler(parts.executor, stageTimes, parts.programs.wasm)
-    this.#loop = new StepLoop(this.#profiler ?? parts.executor, limits, step)
+    const executor = this.#profiler ?? parts.executor
+    const { traceEvents = 0 } = parts
+    if (traceEvents > 0) this.#steps = new StepTimeline(executor, traceEvents)
+    this.#loop = new StepLoop(this.#steps ?? executor, limits, step)
     this.#blocks = new KvBlocks(limits.kvTokens / KV_BLOCK_TOKENS)
     this.#text = lazyText(parts.model)
   }
@@ -135,6 +144,14 @@ export class Engine {
   /** Forgets the steps recorded so far, such as those of a warm-up; only between two calls. */
   resetProfile(): void {
     this.#profiler?.reset()
+  }
+
+  /**
+   * What every worker and every GPU stream did when, as pieces of JSON text in the Trace Event Format (ui.perfetto.dev shows it); undefined unless
+   * loaded with `trace`. Complete between two calls.
+   */
+  trace(): Iterable<string> | undefined {
+    return this.#steps && traceJson([this.#steps.row, ...this.#executor.traceRows])
   }
 
   /** Aborts what is running, ends the workers and gives the memory back. May be called again. */

@@ -19,6 +19,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stop?: string | readonly string[] | undefined
   /** Take a string prompt as it is, control tokens in it recognised, instead of as a user's message in the chat template. Default false. */
   readonly raw?: boolean | undefined
+  /** Share the cache's blocks with sequences that begin alike: see `EvaluateOptions`. Default true. */
+  readonly sharePrefix?: boolean | undefined
   readonly signal?: AbortSignal | undefined
   /** Prompt tokens evaluated so far, and in all (those reused from the cache left out). */
   readonly onPrefill?: ((done: number, total: number) => void) | undefined
@@ -39,7 +41,7 @@ export interface Timings {
 export interface Finish {
   readonly finishReason: FinishReason
   readonly promptTokens: number
-  /** Prompt tokens that were still in the cache. */
+  /** Prompt tokens that were in the cache, this session's or another's. */
   readonly reusedTokens: number
   /** Tokens generated, the one that ended the answer left out. */
   readonly tokens: number
@@ -91,7 +93,7 @@ export async function* generate(
   prompt: Prompt,
   options: GenerateOptions = {},
 ): AsyncGenerator<Delta, void, undefined> {
-  const { stop = [], raw = false, signal, onPrefill, maxTokens, ...sampling } = options
+  const { stop = [], raw = false, sharePrefix = true, signal, onPrefill, maxTokens, ...sampling } = options
   const sampler = createSampler(sampling)
   const limit = maxTokensOf(maxTokens)
   const stops = createStopMatcher(typeof stop === 'string' ? [stop] : stop)
@@ -106,7 +108,7 @@ export async function* generate(
     evaluated = total
     onPrefill?.(done, total)
   }
-  let logits = await sequence.sync(tokens, { signal, onProgress })
+  let logits = await sequence.sync(tokens, { signal, sharePrefix, onProgress })
   const decodeStart = performance.now()
   let count = 0
 
@@ -143,7 +145,7 @@ export async function* generate(
     }
     yield { text: delta, token }
     if (count >= limit || sequence.tokens.length >= sequence.contextTokens) break
-    logits = await sequence.decode(token, { signal })
+    logits = await sequence.decode(token, { signal, sharePrefix })
   }
   yield* last(stops.push(detokenizer.flush()), () => finish('length'))
 

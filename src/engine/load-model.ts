@@ -39,6 +39,8 @@ export interface LoadOptions extends PlacementOptions {
   readonly deadlineMs?: number | undefined
   /** Record where the time goes, for `Engine.profile`. Default false. */
   readonly profile?: boolean | undefined
+  /** Record what every worker and GPU stream does when, for `Engine.trace`: about a million events of each, then no more. Default false. */
+  readonly trace?: boolean | undefined
 }
 
 /** A model that has been planned and not loaded. */
@@ -50,6 +52,11 @@ export interface PlannedModel {
 }
 
 const DEFAULT_DEADLINE_MS = 120_000
+
+/** Events of a traced row: 32 bytes each, which cost nothing until they are written. */
+const TRACE_EVENTS = 1 << 20
+
+const traceEvents = ({ trace = false }: LoadOptions): number => (trace ? TRACE_EVENTS : 0)
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new TandemError('ERR_ABORTED', 'loading was aborted', { cause: signal.reason })
@@ -96,6 +103,7 @@ export function executorOptions(planned: PlannedModel, options: LoadOptions = {}
     threads: limits.threads,
     ringDepth: pipeline.ringDepth,
     profile: options.profile,
+    traceEvents: traceEvents(options),
   }
 }
 
@@ -112,6 +120,7 @@ export function deviceOptions(planned: PlannedModel, options: LoadOptions = {}):
       plan: plan.cuda,
       program: programs.cuda,
       loads: deviceLoads(plan.cuda),
+      traceEvents: traceEvents(options),
     },
     pool: programs.wasm && executorOptions(planned, options),
     ringDepth: plan.pipeline.ringDepth,
@@ -132,5 +141,5 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   const planned = await planModel(path, options)
   const { model, plan, programs, machine } = planned
   checkMemory(plan, machine)
-  return new Engine({ model, plan, programs, executor: await startExecutor(planned, options) })
+  return new Engine({ model, plan, programs, executor: await startExecutor(planned, options), traceEvents: traceEvents(options) })
 }

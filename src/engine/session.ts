@@ -4,24 +4,16 @@
  *     idle --sync / decode / evaluate--> busy --> idle        close() from either: the work is aborted, the blocks go back
  */
 import { TandemError } from '../errors.ts'
-import type { BlockTable, KvBlocks } from './kv-blocks.ts'
-import type { Outputs } from './scheduler.ts'
-import type { StepLoop } from './step-loop.ts'
+import { areFinite } from '../sampling/finite.ts'
+import { type CacheHost, type EvaluateOptions, SequenceCache } from './sequence-cache.ts'
 
-/** Options of every call that evaluates tokens. */
-export interface EvaluateOptions {
-  readonly signal?: AbortSignal | undefined
-  /** Prompt tokens evaluated so far, and in all. */
-  readonly onProgress?: ((done: number, total: number) => void) | undefined
-}
+export type { EvaluateOptions } from './sequence-cache.ts'
 
 /** Called with the logits of `tokens[index]`: f32[vocabulary]. What it returns is awaited. */
 export type OnLogits = (index: number, logits: Float32Array) => unknown
 
 /** What a session needs of its engine. */
-export interface SessionHost {
-  readonly loop: StepLoop
-  readonly blocks: KvBlocks
+export interface SessionHost extends CacheHost {
   readonly contextTokens: number
   readonly vocabulary: number
   /** Positions whose logits one step can give. */
@@ -32,16 +24,14 @@ export interface SessionHost {
 }
 
 function assertFinite(logits: Float32Array): void {
-  if (logits.every(Number.isFinite)) return
+  if (areFinite(logits)) return
   throw new TandemError('ERR_NOT_FINITE', 'the model computed logits that are NaN or infinite; the file may be damaged')
 }
 
 /** The tokens and cache of one sequence, and the calls that change them. `Session` adds text. */
 export class SequenceState {
   readonly #host: SessionHost
-  readonly #table: BlockTable = { blocks: [] }
-  readonly #abort = new AbortController()
-  #tokens: number[] = []
+  readonly #cache: SequenceCache
   /** f32[vocabulary] after the last token, once known. */
   #logits: Float32Array | undefined
   #isBusy = false
@@ -51,16 +41,31 @@ export class SequenceState {
 
   constructor(host: SessionHost) {
     this.#host = host
+    this.#cache = new SequenceCache(host)
   }
 
-  /** Tokens whose keys and values are in the cache. */
+  /** The sequence. */
   get tokens(): readonly number[] {
-    return this.#tokens
+    return this.#cache.tokens
   }
 
   /** Longest sequence, tokens. */
   get contextTokens(): number {
     return this.#host.contextTokens
+  }
+
+  /** How often the session's part of the cache was given to an older session: see `waitWhenFull`. */
+  get preemptions(): number {
+    return this.#cache.preemptions
+  }
+
+  /**
+   * From now on the session waits when the cache is full, instead of failing with `ERR_KV_EXHAUSTED`, and when a session that has waited from
+   * earlier on, or one that does not wait, needs its part of the cache, it gives it up and computes it again later. The results are the same. It
+   * should be used or closed soon: others may be waiting for it.
+   */
+  waitWhenFull(): void {
+    this.#cache.waitWhenFull()
   }
 
   /**
@@ -71,8 +76,8 @@ export class SequenceState {
   async sync(tokens: readonly number[], options: EvaluateOptions = {}): Promise<Float32Array> {
     if (tokens.length === 0) throw new TandemError('ERR_ARGUMENT', 'sync needs at least one token')
     let common = 0
-    while (common < tokens.length && tokens[common] === this.#tokens[common]) common++
-    const isSame = common === tokens.length && common === this.#tokens.length && this.#logits !== undefined
+    while (common < tokens.length && tokens[common] === this.#cache.tokens[common]) common++
+    const isSame = common === tokens.length && common === this.#cache.tokens.length && this.#logits !== undefined
     // the last token is evaluated again when its logits are not at hand
     const keep = isSame ? common : Math.min(common, tokens.length - 1)
     return this.#exclusive(async () => {
@@ -80,7 +85,7 @@ export class SequenceState {
       // taken before the cache is cut: `tokens` may be the session's own list
       const rest = tokens.slice(keep)
       this.#truncate(keep)
-      if (!isSame) await this.#append(rest, 'last', this.#keepLogits, options)
+      if (!isSame) await this.#append(rest, options)
       return this.#logits!
     })
   }
@@ -88,8 +93,8 @@ export class SequenceState {
   /** Appends one token and returns the logits after it; ownership and errors as in `sync`. */
   async decode(token: number, options: EvaluateOptions = {}): Promise<Float32Array> {
     return this.#exclusive(async () => {
-      this.#check(this.#tokens.length, [token])
-      await this.#append([token], 'last', this.#keepLogits, options)
+      this.#check(this.#cache.tokens.length, [token])
+      await this.#append([token], options)
       return this.#logits!
     })
   }
@@ -112,7 +117,7 @@ export class SequenceState {
           pending.push(onLogits(first + index, logits))
         }
         const piece = all.slice(first, first + this.#host.outputs)
-        await this.#append(piece, 'all', visit, { signal, onProgress: (done) => onProgress?.(first + done, all.length) })
+        await this.#cache.append(piece, 'all', visit, { signal, onProgress: (done) => onProgress?.(first + done, all.length) })
         await Promise.all(pending)
       }
     })
@@ -135,9 +140,9 @@ export class SequenceState {
 
   async #close(): Promise<void> {
     this.#isClosed = true
-    this.#abort.abort(new TandemError('ERR_CLOSED', 'the session was closed'))
+    this.#cache.close()
     await this.#idle
-    this.#truncate(0)
+    this.#cache.release()
     this.#host.release(this)
   }
 
@@ -187,41 +192,17 @@ export class SequenceState {
   }
 
   #truncate(length: number): void {
-    if (length >= this.#tokens.length) return
-    this.#tokens.length = length
-    this.#host.blocks.truncate(this.#table, length)
+    if (length >= this.#cache.tokens.length) return
+    this.#cache.truncate(length)
     this.#logits = undefined
   }
 
-  /** Evaluates tokens behind those in the cache; keeps those that were evaluated when it fails half way. */
-  async #append(
-    tokens: readonly number[],
-    outputs: Outputs,
-    onLogits: (index: number, logits: Float32Array) => void,
-    { signal, onProgress }: EvaluateOptions,
-  ): Promise<void> {
-    const position = this.#tokens.length
-    this.#host.blocks.grow(this.#table, position + tokens.length)
-    let done = 0
+  async #append(tokens: readonly number[], options: EvaluateOptions): Promise<void> {
     try {
-      await this.#host.loop.evaluate({
-        table: this.#table,
-        position,
-        tokens,
-        outputs,
-        signal: signal ? AbortSignal.any([signal, this.#abort.signal]) : this.#abort.signal,
-        onLogits,
-        onProgress: (count) => {
-          done = count
-          onProgress?.(count, tokens.length)
-        },
-      })
+      await this.#cache.append(tokens, 'last', this.#keepLogits, options)
     } catch (error) {
       this.#logits = undefined
       throw error
-    } finally {
-      for (let index = 0; index < done; index++) this.#tokens.push(tokens[index]!)
-      this.#host.blocks.truncate(this.#table, this.#tokens.length)
     }
   }
 }

@@ -55,6 +55,11 @@ interface InFlight {
   readonly outputs: number
 }
 
+/** What a call rejects with when its signal has fired. */
+export function abortedBy(signal: AbortSignal): TandemError {
+  return new TandemError('ERR_ABORTED', 'the evaluation was aborted', { cause: signal.reason })
+}
+
 /** See the file's header. */
 export class StepLoop {
   readonly #executor: StepExecutor
@@ -76,12 +81,11 @@ export class StepLoop {
    */
   async evaluate(request: EvaluateRequest): Promise<void> {
     const { signal } = request
-    const aborted = (): TandemError => new TandemError('ERR_ABORTED', 'the evaluation was aborted', { cause: signal?.reason })
-    if (signal?.aborted) throw aborted()
+    if (signal?.aborted) throw abortedBy(signal)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const settle: Request['settle'] = (failure) => (failure ? reject(failure.error) : resolve())
     const entry: Request = { ...request, scheduled: 0, done: 0, failure: undefined, settle }
-    const onAbort = (): void => this.#abandon(entry, aborted())
+    const onAbort = (): void => this.#abandon(entry, abortedBy(signal!))
     signal?.addEventListener('abort', onAbort, { once: true })
     this.#requests.push(entry)
     this.#running ??= this.#run()
@@ -92,6 +96,12 @@ export class StepLoop {
     }
   }
 
+  /** Fails the request of a table, if it is not done, as soon as none of its steps is in flight. */
+  withdraw(table: BlockTable, error: unknown): void {
+    const request = this.#requests.find((each) => each.table === table && each.done < each.tokens.length)
+    if (request) this.#abandon(request, error)
+  }
+
   /** Fails every request, now or when its step ends. Resolves when nothing is in flight. */
   async stop(error: TandemError): Promise<void> {
     for (const request of this.#requests) this.#abandon(request, error)
@@ -99,7 +109,7 @@ export class StepLoop {
   }
 
   /** Marks a request as failed and cancels the steps that only failed requests are in. It is settled when none of its steps is in flight. */
-  #abandon(request: Request, error: TandemError): void {
+  #abandon(request: Request, error: unknown): void {
     request.failure ??= { error }
     for (const { slot, parts } of this.#inFlight) {
       if (parts.every((part) => part.request.failure)) this.#executor.cancel(slot)

@@ -11,6 +11,7 @@ test('engine.close ends what waits for a stuck step', async () => {
   const cancelled: number[] = []
   const executor: EngineExecutor = {
     failure: undefined,
+    traceRows: [],
     tryClaim: () => ({ sequence: 1, words: new Int32Array(new SharedArrayBuffer(planned.plan.step.bytes)) }),
     publish: () => undefined,
     cancel: ({ sequence }) => void cancelled.push(sequence),
