@@ -1,7 +1,10 @@
 /** Options of every command that plans or loads a model, and how they become an engine. */
+import { createWriteStream } from 'node:fs'
+import { pipeline } from 'node:stream/promises'
 import { type Command, Option } from 'commander'
 import type { Engine } from '../engine/engine.ts'
 import { loadModel, type LoadOptions } from '../engine/load-model.ts'
+import { TandemError } from '../errors.ts'
 import type { Override } from '../placement/options.ts'
 import { POCKET_MODEL } from '../pocket-model.ts'
 import type { Io } from './io.ts'
@@ -22,6 +25,8 @@ export interface EngineFlags {
   readonly overlap?: boolean
   /** Of the commands that have `--profile`. */
   readonly profile?: true
+  /** File that the trace goes to. */
+  readonly trace?: string
 }
 
 /** A load shorter than this needs no bar. */
@@ -52,6 +57,7 @@ export function addEngineOptions(command: Command): Command {
       "routed experts whose tensors' names match on wasm or cuda, such as 'blk\\.(4|5)\\.ffn_.*_exps=cuda'; again for more, the first match decides",
       anotherOverride,
     )
+    .option('--trace <file>', 'write what every worker and GPU stream did when, for ui.perfetto.dev')
     .option('--no-overlap', 'let the GPU wait for the routed experts before it computes the shared ones')
     .addOption(new Option('--kv-tokens <tokens>', 'size of the KV cache (default: the context)').argParser(whole(1)).hideHelp())
     .addOption(new Option('--arena-bytes <bytes>', 'largest arena (default: 4 GiB)').argParser(whole(1)).hideHelp())
@@ -64,9 +70,9 @@ export function modelPath(model: string | undefined): string {
 
 /** Options for the engine. A command line has one sequence. */
 export function loadOptions({ context: contextTokens, ...flags }: EngineFlags, io: Io): LoadOptions {
-  const { pipeline, threads, ubatch, kvTokens, arenaBytes, gpuLayers, gpuMemory, override, overlap, profile } = flags
+  const { threads, ubatch, kvTokens, arenaBytes, gpuLayers, gpuMemory, override, overlap, profile, trace } = flags
   return {
-    pipeline,
+    pipeline: flags.pipeline,
     threads,
     contextTokens,
     ubatch,
@@ -78,8 +84,18 @@ export function loadOptions({ context: contextTokens, ...flags }: EngineFlags, i
     // without the flag the pipeline decides
     overlap: overlap === false ? false : undefined,
     profile,
+    trace: trace !== undefined,
     sequences: 1,
     signal: io.signal,
+  }
+}
+
+/** Writes an engine's trace. Throws `ERR_FILE_ACCESS`. */
+export async function writeTrace(engine: Engine, path: string): Promise<void> {
+  try {
+    await pipeline(engine.trace() ?? [], createWriteStream(path))
+  } catch (error) {
+    throw TandemError.from(error, 'ERR_FILE_ACCESS')
   }
 }
 
@@ -102,6 +118,7 @@ export async function withEngine(
   }
   try {
     await work(engine)
+    if (flags.trace !== undefined) await writeTrace(engine, flags.trace)
   } finally {
     await engine.close()
   }

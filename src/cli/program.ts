@@ -16,16 +16,30 @@ interface Entry {
   readonly load: () => Promise<CommandFile>
 }
 
+/** The command that needs to know all the others. */
+const COMPLETION = 'completion'
+
 const COMMANDS: readonly Entry[] = [
   { name: 'generate', summary: 'continue a prompt, streaming the text', load: () => import('./commands/generate.ts') },
   { name: 'chat', summary: "talk with a model, in the file's chat template", load: () => import('./commands/chat.ts') },
+  {
+    name: 'batch',
+    summary: 'answer a file of prompts, as many at a time as there is room for; resumable',
+    load: () => import('./commands/batch.ts'),
+  },
   { name: 'tokenize', summary: 'token ids of a text', load: () => import('./commands/tokenize.ts') },
   { name: 'logits', summary: 'next-token logits at every position', load: () => import('./commands/logits.ts') },
   { name: 'perplexity', summary: 'how well a model predicts a text', load: () => import('./commands/perplexity.ts') },
   { name: 'inspect', summary: 'metadata, tensors, formats and sizes of a model file', load: () => import('./commands/inspect.ts') },
   { name: 'plan', summary: 'where every byte would go, and the program; loads nothing', load: () => import('./commands/plan.ts') },
   { name: 'sweep', summary: 'how fast prefill and decode are at every depth of the cache', load: () => import('./commands/sweep.ts') },
+  { name: 'doctor', summary: 'whether this machine, and a model on it, are as they should be', load: () => import('./commands/doctor.ts') },
   { name: 'synth', summary: "write a random-weight model of a real model's shape", load: () => import('./commands/synth.ts') },
+  {
+    name: COMPLETION,
+    summary: 'a script that completes commands and options in bash, zsh or fish',
+    load: () => import('./commands/completion.ts'),
+  },
 ]
 
 const version = (): string => (JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as { version: string }).version
@@ -43,7 +57,7 @@ function namedBy(argv: readonly string[]): string | undefined {
   return words[0] === 'help' ? words[1] : words[0]
 }
 
-/** Commander's program, with the options of the named command alone. */
+/** Commander's program, with the options of the named command alone, as no other is looked at. */
 export async function buildProgram(io: Io, argv: readonly string[]): Promise<Command> {
   const program = new Command('tandem')
     .description('Mixture-of-Experts language models larger than your GPU, inside Node.')
@@ -57,7 +71,7 @@ export async function buildProgram(io: Io, argv: readonly string[]): Promise<Com
   const named = namedBy(argv)
   for (const { name, summary, load } of COMMANDS) {
     const command = program.command(name).description(summary)
-    if (name !== named) continue
+    if (name !== named && named !== COMPLETION) continue
     const file = await load()
     file.define(command, io)
     command.option('-q, --quiet', 'no talk and no progress on stderr')

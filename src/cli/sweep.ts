@@ -22,6 +22,12 @@ export interface SweepRow {
   readonly speed_tg: number
 }
 
+/** What a sweep is at: a part of a row. */
+export type SweepPart = 'warming up' | 'decode' | 'prefill'
+
+/** Told when a part begins, with the tokens in the cache. */
+export type OnPart = (part: SweepPart, depth: number) => void
+
 /** How deep a sweep goes. */
 export interface SweepShape {
   readonly pp: number
@@ -32,7 +38,8 @@ export interface SweepShape {
 /** The same tokens in every run: which experts they choose is part of the time. */
 const SEED = 1
 
-/** Decode steps of the warm-up. */
+/** The warm-up decodes for so long, in which V8 optimises what a step of a small model runs; of a large one it is so many steps. */
+const WARM_UP_MS = 300
 const WARM_UP_DECODES = 2
 
 /** A sweep of engine limits; a last depth with no room for a whole row is left out. Throws `ERR_ARGUMENT` when there is room for none. */
@@ -46,12 +53,16 @@ export function sweepShape({ contextTokens, ubatch }: Pick<Limits, 'contextToken
   return { pp: ubatch, tg, rows: Math.floor((contextTokens - Math.max(ubatch, tg)) / ubatch) + 1 }
 }
 
-/** Runs both kinds of step once, so that the first row does not pay for what only the first does. */
+/** Runs both kinds of step, so that the first row does not pay for what only the first does. */
 export async function warmUp(engine: Engine, { pp, tg }: SweepShape, signal: AbortSignal): Promise<void> {
   const session = engine.session()
   const random = randomTokens(engine)
   try {
-    await decode(session, random(Math.min(tg, WARM_UP_DECODES)), signal)
+    const start = performance.now()
+    for (let steps = 0; steps < WARM_UP_DECODES || performance.now() - start < WARM_UP_MS; steps++) {
+      if (session.tokens.length >= tg) session.truncate(0)
+      await decode(session, random(1), signal)
+    }
     session.truncate(0)
     await prefill(session, random(pp), signal)
   } finally {
@@ -60,16 +71,23 @@ export async function warmUp(engine: Engine, { pp, tg }: SweepShape, signal: Abo
 }
 
 /** One sweep, row by row as they are measured. Errors as of `Session.sync`. */
-export async function* sweep(engine: Engine, { pp, tg, rows }: SweepShape, signal: AbortSignal): AsyncGenerator<SweepRow, void, undefined> {
+export async function* sweep(
+  engine: Engine,
+  { pp, tg, rows }: SweepShape,
+  signal: AbortSignal,
+  onPart: OnPart,
+): AsyncGenerator<SweepRow, void, undefined> {
   const session = engine.session()
   const random = randomTokens(engine)
   try {
     for (let row = 0; row < rows; row++) {
       const depth = row * pp
       const decoded = random(tg)
+      onPart('decode', depth)
       const decodeSeconds = await secondsOf(() => decode(session, decoded, signal))
       session.truncate(depth)
       const prefilled = random(pp)
+      onPart('prefill', depth)
       const prefillSeconds = await secondsOf(() => prefill(session, prefilled, signal))
       yield {
         pp,

@@ -13,6 +13,7 @@ import type { CudaFunctions, CudaLibrary, Handle } from './library.ts'
 import type { CudaStats, CudaTask } from './protocol.ts'
 import { markCount, resultsLayout } from './results.ts'
 import { StepRunner } from './run-step.ts'
+import { StepTracer } from './step-tracer.ts'
 import { uploadWeights } from './upload.ts'
 
 /** The unit in which memory is registered. */
@@ -94,7 +95,7 @@ export class DeviceEngine {
 
   #bind(): void {
     const { plan, program, arena, trace } = this.#task
-    const marks = markCount(program, trace)
+    const marks = markCount(program, trace !== undefined)
     const at = resultsLayout(plan.shape, marks)
     const word = (index: number): number => this.#control + index * 4
     this.#tcu.tcu_attach(this.handle, {
@@ -117,9 +118,17 @@ export class DeviceEngine {
     })
   }
 
+  #tracer(): StepTracer | undefined {
+    const { trace, plan, program, results } = this.#task
+    if (!trace) return undefined
+    const count = markCount(program, true)
+    const marks = new BigUint64Array(arenaBuffer(results), resultsLayout(plan.shape, count).marks, count)
+    return new StepTracer({ tcu: this.#tcu, engine: this.handle, marks, trace })
+  }
+
   /** Takes step after step from the ring until the engine stops it. Whatever it throws, everyone else has been poisoned. */
   serve(): CudaStats {
-    const { program, ringDepth, slots, slotBytes, spins, deadlineMs, trace } = this.#task
+    const { program, ringDepth, slots, slotBytes, spins, deadlineMs } = this.#task
     const ring = new Ring(this.#words, CONTROL.ring, ringDepth, 1)
     const runner = new StepRunner({
       tcu: this.#tcu,
@@ -129,7 +138,7 @@ export class DeviceEngine {
       address: this.#control,
       spins,
       deadlineMs,
-      trace,
+      tracer: this.#tracer(),
     })
     try {
       for (let sequence = 1; ; sequence = (sequence + 1) | 0) {

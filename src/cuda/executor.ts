@@ -12,8 +12,10 @@ import type { CudaProgram } from '../pipeline/program.ts'
 import type { DeviceLoad } from '../placement/device-loads.ts'
 import type { ArenaLayout, CudaPlan } from '../placement/types.ts'
 import type { StepPort } from '../ring/step-port.ts'
+import { Timeline } from '../trace/timeline.ts'
+import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
 import type { Handle } from './library.ts'
-import type { CudaStats, CudaTask } from './protocol.ts'
+import { type CudaStats, type CudaTask, WORKER_ENTRIES } from './protocol.ts'
 import { LOADED_WORD, markCount, Results } from './results.ts'
 import { CudaWorkerClient, delay } from './worker-client.ts'
 
@@ -36,8 +38,8 @@ export interface CudaExecutorOptions {
   readonly cores: number
   /** Longest that a step, or a load, may stand still, ms. */
   readonly deadlineMs: number
-  /** Whether the device writes its clock around every call. Default false. */
-  readonly trace?: boolean | undefined
+  /** Events that the device and the worker each record, for a trace. Default 0. */
+  readonly traceEvents?: number | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined
 }
@@ -59,6 +61,8 @@ const abandoned: WebAssembly.Memory[] = []
 /** See the file's header. Loads when it is made; `whenReady` tells. */
 export class CudaExecutor {
   readonly port: StepPort
+  /** What the device's stream and the worker did when, with `traceEvents`. */
+  readonly timelines: { readonly stream: Timeline; readonly worker: Timeline } | undefined
   readonly #options: Omit<CudaExecutorOptions, 'arenas'>
   #arenas: readonly WebAssembly.Memory[]
   readonly #client = new CudaWorkerClient()
@@ -73,7 +77,9 @@ export class CudaExecutor {
     this.port = options.port
     this.#options = options
     this.#arenas = arenas
-    this.#results = new Results(options.plan.shape, markCount(options.program, options.trace ?? false))
+    const { traceEvents = 0 } = options
+    if (traceEvents > 0) this.timelines = { stream: new Timeline(traceEvents), worker: new Timeline(traceEvents) }
+    this.#results = new Results(options.plan.shape, markCount(options.program, traceEvents > 0))
     this.#loaded = this.#load()
     // told by whenReady
     this.#loaded.catch(() => undefined)
@@ -95,7 +101,7 @@ export class CudaExecutor {
   }
 
   #task(): CudaTask {
-    const { library, plan, program, loads, paths, arena, threads, cores, deadlineMs, trace = false } = this.#options
+    const { library, plan, program, loads, paths, arena, threads, cores, deadlineMs } = this.#options
     const { control, ringDepth, slots, slotBytes } = this.port
     return {
       library,
@@ -112,7 +118,7 @@ export class CudaExecutor {
       results: this.#results!.memory,
       spins: threads + 1 <= cores ? SPINS : 0,
       deadlineMs,
-      trace,
+      trace: this.timelines && { stream: this.timelines.stream.buffer, worker: this.timelines.worker.buffer },
     }
   }
 
@@ -148,6 +154,22 @@ export class CudaExecutor {
       if (this.#hasLoaded) return
       if (performance.now() - lastChange > deadlineMs) throw new TandemError('ERR_TIMEOUT', `loading made no progress for ${deadlineMs} ms`)
     }
+  }
+
+  /** The device's stream and the worker, as far as they have come. */
+  get traceRows(): readonly TraceRow[] {
+    if (!this.timelines) return []
+    const { stream, worker } = this.timelines
+    const { plan, program } = this.#options
+    const name = `cuda:${plan.device}`
+    const stages = (entry: number): TraceLabel => {
+      const { stage, layer } = program.calls[entry - 1]!
+      return { name: stage, ...(layer < 0 ? {} : { layer }) }
+    }
+    return [
+      { name: `${name} stream`, group: 'cuda', label: stages, timeline: stream },
+      { name: `${name} worker`, group: 'cuda', label: (entry) => ({ name: WORKER_ENTRIES[entry]! }), timeline: worker },
+    ]
   }
 
   /** f32[vocabulary] of an output row of the last completed step; a view that the next step overwrites. */

@@ -1,4 +1,4 @@
-/** What the main thread and the CUDA worker say to each other: a few calls in the engine's life. Steps go through shared memory. Types only. */
+/** What the main thread and the CUDA worker say to each other: a few calls in the engine's life. Steps go through shared memory. */
 import type { ErrorRecord } from '../errors.ts'
 import type { CudaProgram } from '../pipeline/program.ts'
 import type { DeviceLoad } from '../placement/device-loads.ts'
@@ -31,9 +31,18 @@ export interface CudaTask {
   readonly spins: number
   /** Longest that a step may stand still, ms. */
   readonly deadlineMs: number
-  /** Whether the device writes its clock to the marks around every call. */
-  readonly trace: boolean
+  /** Where to leave what the device did when, and what this thread did (`trace/timeline.ts`), if anybody wants to know. */
+  readonly trace: CudaTrace | undefined
 }
+
+/** Timelines of the device's stream, one event for each call of the program, and of the worker: see `WORKER_ENTRIES`. */
+export interface CudaTrace {
+  readonly stream: SharedArrayBuffer
+  readonly worker: SharedArrayBuffer
+}
+
+/** Entries of the worker's timeline. */
+export const WORKER_ENTRIES = ['queue', 'watch'] as const
 
 /** What a worker did while it served. */
 export interface CudaStats {

@@ -26,7 +26,7 @@ export interface ResultsLayout {
 }
 
 /** Marks of a step, when a trace is wanted: one at its beginning and one behind every call. */
-export const markCount = ({ calls }: CudaProgram, trace: boolean): number => (trace ? calls.length + 1 : 0)
+export const markCount = ({ calls }: CudaProgram, isTraced: boolean): number => (isTraced ? calls.length + 1 : 0)
 
 /** The layout for a shape and a number of marks. */
 export function resultsLayout({ outputs, top, vocabulary }: DeviceShape, marks: number): ResultsLayout {

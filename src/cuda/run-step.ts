@@ -13,6 +13,7 @@ import { GRAPH_TOKENS, Graphs, keysBucket } from './graphs.ts'
 import { type CudaFunctions, type CudaStruct, type Handle, statusError } from './library.ts'
 import type { CudaStats } from './protocol.ts'
 import { queueStage } from './stages.ts'
+import type { StepTracer } from './step-tracer.ts'
 import { Watch } from './watch.ts'
 
 /** What steps are run with. */
@@ -25,7 +26,8 @@ export interface StepRunnerOptions {
   readonly address: number
   readonly spins: number
   readonly deadlineMs: number
-  readonly trace: boolean
+  /** Where a trace is wanted. */
+  readonly tracer: StepTracer | undefined
 }
 
 /** Hand-offs that may be queued and not completed while more is queued. */
@@ -63,7 +65,8 @@ export class StepRunner {
 
   /** Runs the step whose record is at byte offset `slot`. Throws `ERR_POISONED`, `ERR_TIMEOUT`, `ERR_KERNEL`, `ERR_DEVICE`, `ERR_DEVICE_LOST`. */
   run(slot: number): void {
-    const { tcu, engine, words } = this.#options
+    const { tcu, engine, words, tracer } = this.#options
+    tracer?.begin()
     const header = words.subarray(slot / 4)
     const exact = this.#stepStruct(header, slot)
     const { tokenCount, runCount, outputCount } = exact
@@ -74,9 +77,11 @@ export class StepRunner {
     const graph = isDecode ? this.#graphs.get(key, () => this.#queueAll(outputCount)) : undefined
     const isWhole = graph === undefined ? this.#queueWatched(header) : this.#launch(graph)
     this.#steps = (this.#steps + 1) | 0
+    tracer?.queued()
     this.#watch.until(() => ((this.#watch.finished - this.#steps) | 0) >= 0)
     const status = Atomics.load(words, CONTROL.handoff + HANDOFF.status)
     if (status !== CUDA_STATUS.ok) throw statusError(status, 'a step on the device')
+    if (isWhole) tracer?.finished()
     Atomics.store(header, STEP_HEADER.outcome, isWhole ? STEP_OUTCOME.done : STEP_OUTCOME.cancelled)
   }
 
@@ -158,9 +163,9 @@ export class StepRunner {
     if (stage === 'publish') this.#handoffs = (this.#handoffs + 1) | 0
   }
 
-  /** The device's clock behind call `index - 1`: where a trace begins (`marks` in `results.ts`). */
+  /** The device's clock behind call `index - 1`, where a trace is wanted. */
   #mark(index: number): void {
-    const { tcu, engine, trace } = this.#options
-    if (trace) tcu.tcu_mark(engine, index)
+    const { tcu, engine, tracer } = this.#options
+    if (tracer) tcu.tcu_mark(engine, index)
   }
 }

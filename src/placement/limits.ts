@@ -23,8 +23,8 @@ function whole(name: string, value: number | undefined, fallback: number, max: n
   return chosen
 }
 
-/** Validated limits. Throws `ERR_ARGUMENT`. */
-export function resolveLimits(hyper: Hyperparameters, machine: Machine, options: LimitOptions = {}): Limits {
+/** Validated limits. `reserved`: cores that are no use to the pool, such as the one that watches a GPU. Throws `ERR_ARGUMENT`. */
+export function resolveLimits(hyper: Hyperparameters, machine: Machine, options: LimitOptions = {}, reserved = 0): Limits {
   const trained = hyper.contextTokens
   const contextTokens = whole('contextTokens', options.contextTokens, Math.min(trained, DEFAULT_CONTEXT_TOKENS), trained)
   const sequences = whole('sequences', options.sequences, DEFAULT_SEQUENCES, 4096)
@@ -38,7 +38,7 @@ export function resolveLimits(hyper: Hyperparameters, machine: Machine, options:
     kvTokens: Math.ceil(kvTokens / KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS,
     // a step cannot have more outputs than tokens
     outputs: Math.min(ubatch, whole('outputs', options.outputs, Math.max(sequences, DEFAULT_OUTPUTS), MAX_OUTPUTS)),
-    threads: whole('threads', options.threads, machine.physicalCores ?? machine.cores, MAX_THREADS),
+    threads: whole('threads', options.threads, Math.max(1, (machine.physicalCores ?? machine.cores) - reserved), MAX_THREADS),
     arenaBytes: whole('arenaBytes', options.arenaBytes, MAX_ARENA_BYTES, MAX_ARENA_BYTES),
   }
 }

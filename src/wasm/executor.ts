@@ -16,6 +16,7 @@ import { StepPort, type StepSlot } from '../ring/step-port.ts'
 import { waitWhileAsync } from '../ring/wait.ts'
 import { StageTimes } from '../trace/stage-times.ts'
 import { Timeline } from '../trace/timeline.ts'
+import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
 import { compileKernels, type Kernels } from './kernels.ts'
 import { ServePool } from './pool.ts'
 import type { ServeTask } from './protocol.ts'
@@ -120,6 +121,17 @@ export class WasmExecutor {
   /** Why the executor failed, if it has. */
   get failure(): TandemError | undefined {
     return this.port.failure
+  }
+
+  /** The workers, as far as they have come. */
+  get traceRows(): readonly TraceRow[] {
+    const { calls } = this.#options.program
+    const label = (entry: number): TraceLabel => {
+      const call = calls[entry - 1]
+      if (!call) return { name: 'begin' }
+      return { name: call.stage, ...('layer' in call ? { layer: call.layer } : {}) }
+    }
+    return this.timelines.map((timeline, worker) => ({ name: `worker ${worker}`, group: 'wasm', label, timeline }))
   }
 
   /** The memories that hold the weights and what is handed from stage to stage. */

@@ -1,9 +1,11 @@
+import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { sweepShape } from '../../../src/cli/sweep.ts'
+import { configurationsOf } from '../../../src/cli/sweep-configurations.ts'
 import { summarize, sweepHeading, sweepLine } from '../../../src/cli/sweep-table.ts'
 import { cli, cliModels } from './cli-process.ts'
 
-type Row = Record<'pp' | 'tg' | 'n_kv' | 't_pp' | 'speed_pp' | 't_tg' | 'speed_tg', number> & { repeat?: number }
+type Row = Record<'pp' | 'tg' | 'n_kv' | 't_pp' | 'speed_pp' | 't_tg' | 'speed_tg', number> & { repeat?: number; configuration?: string }
 
 const KEYS = ['pp', 'tg', 'n_kv', 't_pp', 'speed_pp', 't_tg', 'speed_tg']
 const HEADING = '|    PP |     TG |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |'
@@ -121,6 +123,66 @@ describe.concurrent('wrong usage is exit 2 with nothing on stdout:', () => {
   })
 })
 
+describe('configurations', () => {
+  const labels = async (paths: string[], pipelines: string[]): Promise<string[]> =>
+    (await configurationsOf(paths, pipelines, {})).map(({ label }) => label)
+
+  test('are named by what tells them apart', async () => {
+    expect(await labels(['x/glm-00001-of-00004.gguf'], ['cpu'])).toEqual(['glm'])
+    expect(await labels(['glm.gguf'], ['cpu', 'hybrid'])).toEqual(['cpu', 'hybrid'])
+    expect(await labels(['a.gguf', 'b.gguf'], ['cpu'])).toEqual(['a', 'b'])
+    expect(await labels(['a.gguf', 'b.gguf'], ['cpu', 'gpu'])).toEqual(['a, cpu', 'a, gpu', 'b, cpu', 'b, gpu'])
+    expect(await labels(['x/a.gguf', 'y/a.gguf'], ['cpu'])).toEqual(['x/a.gguf', 'y/a.gguf'])
+    expect(await labels(['a.gguf'], ['cpu', 'cpu'])).toEqual(['cpu', 'cpu (2)'])
+  })
+
+  test('of several pipelines, each gets the options that it understands', async () => {
+    const flags = { threads: 2, gpuLayers: 4, gpuMemory: 1, overlap: false }
+    const found = await configurationsOf(['a.gguf'], ['cpu', 'hybrid', 'gpu'], flags)
+    expect(found.map((each) => each.flags)).toEqual([
+      { threads: 2, pipeline: 'cpu' },
+      { threads: 2, gpuLayers: 4, gpuMemory: 1, overlap: false, pipeline: 'hybrid' },
+      { threads: 2, gpuMemory: 1, overlap: false, pipeline: 'gpu' },
+    ])
+    expect((await configurationsOf(['a.gguf'], ['cpu'], flags))[0]!.flags).toEqual({ ...flags, pipeline: 'cpu' })
+  })
+})
+
+describe('several configurations', () => {
+  test('take turns; the field’s keys come first, then which configuration and which sweep it is', async () => {
+    const { code, stdout } = await cli(sweep('--pipeline', 'cpu', '--pipeline', 'cpu', '--repeat', '2', '--json', '-c', '64'))
+    expect(code).toBe(0)
+    const rows = rowsOf(stdout)
+    expect(Object.keys(rows[0]!)).toEqual([...KEYS, 'configuration', 'model', 'pipeline', 'repeat'])
+    expect(rows.map(({ configuration, repeat, n_kv }) => `${configuration} ${repeat} ${n_kv}`)).toEqual([
+      'cpu 1 0',
+      'cpu 1 32',
+      'cpu (2) 1 0',
+      'cpu (2) 1 32',
+      'cpu 2 0',
+      'cpu 2 32',
+      'cpu (2) 2 0',
+      'cpu (2) 2 32',
+    ])
+  })
+
+  test('a table for each, and a picture of all', async () => {
+    const picture = models.path('sweep.svg')
+    const { code, stdout, stderr } = await cli(['sweep', models.tokensOnly, models.tiny, '-c', '64', '--ubatch', '32', '--svg', picture])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: `drawn: ${picture}\n` })
+    expect(stdout).toMatch(/^tokens-only\n\|    PP [^]*\n\ntiny\n\|    PP /)
+    const svg = readFileSync(picture, 'utf8')
+    expect(svg).toContain('>tokens-only, tiny: speed at every depth of the cache</text>')
+    expect(svg).toMatch(/>[^<]* cores \(\d+ threads\), [^<]*; Node \d/)
+  })
+
+  test('nothing is measured when one of them cannot be run, or the picture not be written', async () => {
+    expect(await cli(['sweep', models.tokensOnly, 'no-such.gguf'])).toMatchObject({ code: 1, stdout: '' })
+    expect(await cli(sweep('--svg', '/no/such/folder/x.svg'))).toMatchObject({ code: 1, stdout: '' })
+    expect((await cli(sweep('--svg', models.path('.')))).stderr).toMatch(/not a file/)
+  })
+})
+
 test('--help has an example', async () => {
-  expect((await cli(['sweep', '--help'])).stdout).toMatch(/\nExample:\n {2}\$ tandem sweep /)
+  expect((await cli(['sweep', '--help'])).stdout).toMatch(/\nExamples:\n {2}\$ tandem sweep /)
 })

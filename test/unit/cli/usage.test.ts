@@ -3,12 +3,27 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { cli } from './cli-process.ts'
 
-const COMMANDS = ['generate', 'chat', 'tokenize', 'logits', 'perplexity', 'inspect', 'plan', 'sweep', 'synth']
+const COMMANDS = [
+  'generate',
+  'chat',
+  'batch',
+  'tokenize',
+  'logits',
+  'perplexity',
+  'inspect',
+  'plan',
+  'sweep',
+  'doctor',
+  'synth',
+  'completion',
+]
 
 describe.concurrent('wrong usage is exit 2, one line on stderr and nothing on stdout:', () => {
   test.each([
     ['an unknown command', ['genrate'], "unknown command 'genrate' (Did you mean generate?)"],
     ['an unknown option', ['generate', '--promt', 'x'], "unknown option '--promt' (Did you mean --prompt?)"],
+    ['an unknown global option', ['--hlep'], "unknown option '--hlep' (Did you mean --help?)"],
+    ['a misspelt command with options', ['swep', '--json'], "unknown command 'swep' (Did you mean sweep?)"],
     ['a missing value', ['generate', '--prompt'], "option '-p, --prompt <text>' argument missing"],
     ['a value that is no number', ['generate', '-p', 'x', '--top-k', 'many'], "'many' is invalid"],
     ['a value out of range', ['generate', '-p', 'x', '--top-p', '7'], '--top-p: must be above 0 up to 1, not 7'],
@@ -50,5 +65,5 @@ test('help and version go to stdout', async () => {
 test.each(COMMANDS)('%s --help has an example', async (name) => {
   const { code, stdout } = await cli([name, '--help'])
   expect(code).toBe(0)
-  expect(stdout).toMatch(new RegExp(`Example:\n  \\$ tandem ${name} `))
+  expect(stdout).toMatch(new RegExp(`Examples?:\n  \\$ (source <\\()?tandem ${name}\\b`))
 })
