@@ -8,7 +8,7 @@ import { parseSync } from 'oxc-parser'
 const BASE = ['abi', 'errors']
 const FILE = [...BASE, 'ring', 'gguf']
 const PLAN = [...FILE, 'model', 'placement', 'pipeline']
-const EXECUTOR = [...FILE, 'trace', 'package-root']
+const EXECUTOR = [...FILE, 'trace', 'package-root', 'native']
 const ENGINE = [...PLAN, 'trace', 'package-root', 'sampling', 'text', 'wasm', 'cuda']
 const LIBRARY = [...ENGINE, 'engine', 'pipelines']
 
@@ -19,6 +19,7 @@ const MAY_IMPORT = {
   'package-root': { values: ['errors'] },
   'pocket-model': { values: ['package-root'] },
   ring: { values: BASE },
+  native: { values: [...BASE, 'ring'] },
   trace: { values: BASE },
   gguf: { values: BASE },
   sampling: { values: BASE },
@@ -39,7 +40,7 @@ const MAY_IMPORT = {
 }
 
 /** Packages that enter through one file. */
-const PACKAGE_OWNER = { piscina: 'src/wasm/pool.ts', koffi: 'src/cuda/library.ts' }
+const PACKAGE_OWNER = { piscina: 'src/wasm/pool.ts', koffi: 'src/native/koffi.ts' }
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 

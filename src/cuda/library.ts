@@ -1,4 +1,4 @@
-/** The CUDA library as typed functions: the only importer of koffi, which is loaded with the library and never without it. */
+/** The CUDA library as typed functions. */
 import {
   CUDA_ABI_VERSION,
   CUDA_FUNCTIONS,
@@ -10,6 +10,7 @@ import {
   type CudaStructName,
 } from '../abi/cuda.ts'
 import { type ErrorCode, TandemError } from '../errors.ts'
+import { type Koffi, loadKoffi } from '../native/koffi.ts'
 
 /** An opaque pointer to something that the library owns. */
 export type Handle = bigint
@@ -82,7 +83,6 @@ export function statusError(status: number, what: string, text = ''): TandemErro
   return new TandemError(ERROR_CODES.get(status) ?? 'ERR_INTERNAL', text === '' ? `${what}: status ${status}` : `${what}: ${text}`)
 }
 
-type Koffi = typeof import('koffi').default
 type KoffiType = ReturnType<Koffi['struct']>
 type Native = (...values: unknown[]) => number
 
@@ -129,7 +129,7 @@ function bindFunction(
 
 /** Loads a library. Throws `ERR_DEVICE_ABSENT` when it cannot be used: no such file, no driver beside it, another version of the boundary. */
 export async function loadCudaLibrary(path: string): Promise<CudaLibrary> {
-  const { default: koffi } = await import('koffi')
+  const koffi = await loadKoffi()
   const handle = open(koffi, path)
   const type = bindTypes(koffi)
   const isStruct = (name: string): boolean => name in CUDA_STRUCTS

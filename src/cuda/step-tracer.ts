@@ -18,7 +18,8 @@ export class StepTracer {
   readonly #marks: BigUint64Array
   readonly #stream: Timeline
   readonly #worker: Timeline
-  /** Add to the device's clock. */
+  /** A moment on the device's clock, whose numbers are too large for a double, and on the host's. */
+  #originNs = 0n
   #offsetNs = 0
   #calibratedNs = -Infinity
   #beginNs = 0
@@ -42,13 +43,18 @@ export class StepTracer {
     let shortest = Infinity
     for (let reading = 0; reading < READINGS; reading++) {
       const before = nowNs()
-      const device = Number(this.#tcu.tcu_clock(this.#engine))
+      const device = BigInt(this.#tcu.tcu_clock(this.#engine))
       const after = nowNs()
       if (after - before >= shortest) continue
       shortest = after - before
-      this.#offsetNs = (before + after) / 2 - device
+      this.#offsetNs = (before + after) / 2
+      this.#originNs = device
     }
     this.#calibratedNs = nowNs()
+  }
+
+  #hostNs(mark: number): number {
+    return Number(this.#marks[mark]! - this.#originNs) + this.#offsetNs
   }
 
   /** The step is queued. */
@@ -60,9 +66,9 @@ export class StepTracer {
   finished(): void {
     this.#worker.add(this.#beginNs, this.#queuedNs, WORKER_ENTRIES.indexOf('queue'), 0)
     this.#worker.add(this.#queuedNs, nowNs(), WORKER_ENTRIES.indexOf('watch'), 0)
-    let start = Number(this.#marks[0]) + this.#offsetNs
+    let start = this.#hostNs(0)
     for (let call = 1; call < this.#marks.length; call++) {
-      const end = Number(this.#marks[call]) + this.#offsetNs
+      const end = this.#hostNs(call)
       this.#stream.add(start, end, call, 0)
       start = end
     }

@@ -6,9 +6,8 @@
 import { CudaExecutor, type CudaExecutorOptions } from '../cuda/executor.ts'
 import type { TandemError } from '../errors.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
-import { WasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
+import { makeWasmExecutor, type WasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
 import type { TraceRow } from '../trace/trace-event.ts'
-import { compileKernels } from '../wasm/kernels.ts'
 import type { EngineExecutor } from './engine.ts'
 
 /** What both halves need to start; the port and the pool's arenas are made here. */
@@ -105,7 +104,7 @@ export async function makeDeviceExecutor(options: DeviceExecutorOptions): Promis
   const { cuda, pool, ringDepth } = options
   const port = new StepPort({ stepBytes: cuda.program.step.bytes, ringDepth, consumers: 1 })
   const report = together(options)
-  const wasm = pool && new WasmExecutor({ ...pool, port, onProgress: report.pool }, await compileKernels())
+  const wasm = pool && (await makeWasmExecutor({ ...pool, port, onProgress: report.pool }))
   const device = new CudaExecutor({
     ...cuda,
     port,

@@ -23,8 +23,8 @@ export interface Share {
   readonly end: number
 }
 
-/** Chunks per worker that a product's rows are cut into: enough that nobody waits long for the slowest. */
-const CHUNKS_PER_WORKER = 6
+/** Chunks per worker that a product's rows are cut into: enough that nobody waits long for the slowest, who has at most one more to finish. */
+const CHUNKS_PER_WORKER = 16
 
 /** Panels of a chunk: a kernel reads several panels at a time, and a call has a cost. */
 const MIN_CHUNK_PANELS = 4

@@ -13,9 +13,6 @@ import type { ServeTask } from './protocol.ts'
 import { runStage } from './run-stage.ts'
 import type { StageClock } from './stage-clock.ts'
 
-/** Times as long as at a barrier that a worker spins for the next hand-off: a layer's time on the device, and what lies between two tokens. */
-const PATIENCE = 20
-
 /** The entry that the device has named. Throws `ERR_INTERNAL` for words that no device of ours writes. */
 function entryOf(words: Int32Array<SharedArrayBuffer>, entries: readonly ProgramEntry[], mostTokens: number): [ProgramEntry, number] {
   const entry = entries[words[CONTROL.handoff + HANDOFF.entry]!]
@@ -35,7 +32,7 @@ export function serveHandoffs(
 ): void {
   const words = new Int32Array(arenaBuffer(task.control))
   const ring = new Ring(words, CONTROL.handoff + HANDOFF.published, 1, 1)
-  const idle: WaitOptions = { spins: task.spins * PATIENCE, deadlineMs: Infinity, what: 'the next hand-off' }
+  const idle: WaitOptions = { spins: task.spins, deadlineMs: Infinity, what: 'the next hand-off' }
   for (let sequence = 1; ; sequence = (sequence + 1) | 0) {
     ring.claim(sequence, idle)
     if (Atomics.load(words, CONTROL.stop) !== 0) return

@@ -1,8 +1,7 @@
 /** A worker that dies or stalls: the call fails with a code, so do later ones, and the engine can be closed. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Engine } from '../../src/engine/engine.ts'
-import { compileKernels } from '../../src/wasm/kernels.ts'
-import { WasmExecutor } from '../../src/wasm/executor.ts'
+import { makeWasmExecutor } from '../../src/wasm/executor.ts'
 import { codeOf, executorParts, type MicroModel, microModel, SMALL, someTokens, startParts } from '../fixtures/engine-micro.ts'
 
 let model: MicroModel
@@ -48,7 +47,7 @@ describe('a worker that dies', () => {
 
   test('while it loads', async () => {
     const { start } = await executorParts(model.path, SMALL)
-    const executor = new WasmExecutor(start, await compileKernels())
+    const executor = await makeWasmExecutor(start)
     await executor.killWorker(0)
     expect(await codeOf(executor.whenReady())).toBe('ERR_WORKER_DIED')
     await executor.close()
@@ -59,7 +58,7 @@ describe('a wait that takes too long', () => {
   test('inside a step fails the step', async () => {
     const { start, ...planned } = await executorParts(model.path, { ...SMALL, threads: 7 })
     const options = { ...start, deadlineMs: 1e-6 }
-    const executor = new WasmExecutor(options, await compileKernels())
+    const executor = await makeWasmExecutor(options)
     // the workers have their deadline, loading has a longer one
     options.deadlineMs = 30_000
     await executor.whenReady()

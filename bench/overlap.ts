@@ -1,0 +1,109 @@
+/**
+ * What overlapping is worth: the same model twice in one process, with and without overlap, a few tokens each in turn (A B B A), from the traces' own time
+ * stamps. `npm run bench:overlap -- MODEL.gguf`; needs a GPU and memory for the routed experts twice.
+ *
+ *     --layers N     layers with hand-offs to measure in each mode, default 4000
+ *     --context N    tokens in the cache before, default 256
+ *     --save         also write bench/results/overlap-DATE.jsonl
+ */
+import { parseArgs } from 'node:util'
+import { loadModel, type Engine, type Session } from '../src/index.ts'
+import { createRandom } from '../src/sampling/random.ts'
+import { openResults } from './support/results.ts'
+import { digits, spread, spreadText } from './support/statistics.ts'
+
+/** Tokens decoded by one engine before it is the other's turn. */
+const TURN = 4
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    layers: { type: 'string', default: '4000' },
+    context: { type: 'string', default: '256' },
+    save: { type: 'boolean', default: false },
+  },
+})
+const [path] = positionals
+const [layersWanted, context] = [Number(values.layers), Number(values.context)]
+if (path === undefined || !(layersWanted > 0 && context > 0)) throw new Error('usage: bench/overlap.ts MODEL.gguf [--layers N] [--context N] [--save]')
+
+interface TraceEvent {
+  readonly ph: string
+  readonly tid: number
+  readonly name: string
+  readonly ts: number
+  readonly dur: number
+  readonly args: { readonly name?: string; readonly layer?: number }
+}
+
+/** One hand-off, microseconds. */
+interface Handoff {
+  /** From the router's end to the end of combine. */
+  readonly totalUs: number
+  readonly sharedUs: number
+  /** How long before the pool's last worker the shared expert was done; negative when after it. */
+  readonly aheadUs: number
+}
+
+function handoffsOf(engine: Engine): Handoff[] {
+  const { traceEvents } = JSON.parse([...(engine.trace() ?? [])].join('')) as { traceEvents: TraceEvent[] }
+  const names = new Map(traceEvents.filter(({ name }) => name === 'thread_name').map(({ tid, args }) => [tid, args.name ?? '']))
+  const on = (prefix: RegExp): TraceEvent[] =>
+    traceEvents.filter(({ ph, tid }) => ph === 'X' && prefix.test(names.get(tid) ?? '')).sort((a, b) => a.ts - b.ts)
+  const workers = on(/^worker /)
+  const open = new Map<string, TraceEvent>()
+  const found: Handoff[] = []
+  let worker = 0
+  for (const event of on(/stream$/)) {
+    if (event.name !== 'combine' || !open.has('awaitRouted')) {
+      open.set(event.name, event)
+      continue
+    }
+    const [router, shared] = [open.get('router')!, open.get('sharedExperts')!]
+    const end = event.ts + event.dur
+    let lastDone = 0
+    for (; worker < workers.length && workers[worker]!.ts < end; worker++) lastDone = Math.max(lastDone, workers[worker]!.ts + workers[worker]!.dur)
+    found.push({ totalUs: end - (router.ts + router.dur), sharedUs: shared.dur, aheadUs: lastDone - (shared.ts + shared.dur) })
+    open.clear()
+  }
+  return found
+}
+
+const random = createRandom(1)
+const OPTIONS = { pipeline: 'hybrid', ubatch: 256, sequences: 1, trace: true } as const
+await using overlapped = await loadModel(path, { ...OPTIONS, overlap: true })
+await using sequential = await loadModel(path, { ...OPTIONS, overlap: false })
+const { vocabulary } = overlapped.model.hyper
+const layers = overlapped.plan.cuda?.layers.filter(({ handoff }) => handoff).length ?? 0
+if (layers === 0) throw new Error('no layer of this plan is handed to the pool')
+const tokens = (count: number): number[] => Array.from({ length: count }, () => Math.floor(random() * vocabulary))
+
+async function decode(session: Session): Promise<void> {
+  for (const token of tokens(TURN)) await session.decode(token)
+}
+
+const sessions = [overlapped.session(), sequential.session()] as const
+for (const session of sessions) {
+  await session.sync(tokens(context))
+  await decode(session)
+}
+// what was traced so far is warm-up, the prefill included
+const [skipA, skipB] = [handoffsOf(overlapped).length, handoffsOf(sequential).length]
+for (let done = 0; done < layersWanted; done += 2 * TURN * layers) {
+  for (const turn of [0, 1, 1, 0] as const) await decode(sessions[turn])
+}
+const a = handoffsOf(overlapped).slice(skipA)
+const b = handoffsOf(sequential).slice(skipB)
+
+const results = openResults('overlap', values.save, { model: path })
+const totals = { overlap: spread(a.map(({ totalUs }) => totalUs)), sequential: spread(b.map(({ totalUs }) => totalUs)) }
+const sharedUs = spread(b.map(({ sharedUs: us }) => us)).median
+const hidden = a.filter(({ aheadUs }) => aheadUs > 0).length / a.length
+const gainUs = totals.sequential.median - totals.overlap.median
+results.print(`${a.length} and ${b.length} hand-offs`)
+results.print(`router done to combine done, overlapped   ${spreadText(totals.overlap)} us`)
+results.print(`                             in sequence   ${spreadText(totals.sequential)} us`)
+results.print(`shared expert on the GPU                  ${digits(sharedUs)} us; done before the pool in ${(hidden * 100).toFixed(2)} % of layers`)
+results.print(`gain of the medians                       ${digits(gainUs)} us, ${((gainUs / sharedUs) * 100).toFixed(0)} % of the shared expert's time`)
+results.record({ kind: 'overlap', handoffs: [a.length, b.length], totals, sharedUs, hidden, gainUs })
+results.end()
