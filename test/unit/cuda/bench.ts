@@ -6,7 +6,7 @@ export const HIDDEN = 32
 /** Rows of embedding and head. */
 export const VOCABULARY = 8
 /** Longest wait for the pool. */
-export const DEADLINE_MS = 300
+export const DEADLINE_MS = 2000
 
 const TOP = 3
 const EXPERTS = 4
