@@ -57,7 +57,7 @@ INLINE void tile_float(float *out, const uint8_t *const *panels_at, const int pa
 INLINE void unpack_panel(uint8_t *unpacked, const uint8_t *panel, const int panel_bytes, weights_float *weights, int columns) {
   const struct constants constants = read_constants();
   for (int c = 0; c < columns; c++, panel += panel_bytes, unpacked += UNPACKED_BYTES) {
-    UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(unpacked + 16 * half, weights(panel, half, constants));
+    store_pair(unpacked, weights(panel, 0, constants), weights(panel, 1, constants));
   }
 }
 

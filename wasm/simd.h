@@ -59,3 +59,9 @@ INLINE float max_lanes(v128_t v) {
 }
 
 INLINE v128_t load(const void *p) { return wasm_v128_load(p); }
+
+/* Two vectors side by side. Both are worked out before either is stored: V8 makes no 256-bit operations of loads with a store between them. */
+INLINE void store_pair(void *p, v128_t low, v128_t high) {
+  wasm_v128_store(p, low);
+  wasm_v128_store((uint8_t *)p + 16, high);
+}

@@ -165,7 +165,7 @@ INLINE void unpack_panel256(uint8_t *unpacked, const uint8_t *block, weights256 
     for (int chunk = 0; chunk < 4; chunk++, unpacked += CHUNK_BYTES) {
       UNROLL for (int n = 0; n < 16; n++) {
         const int step = VISIT(n, 16);
-        UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(unpacked + 32 * step + 16 * half, weights(block, chunk, step, half, constants));
+        store_pair(unpacked + 32 * step, weights(block, chunk, step, 0, constants), weights(block, chunk, step, 1, constants));
       }
     }
   }

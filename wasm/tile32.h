@@ -131,13 +131,14 @@ INLINE void unpack_panel32(uint8_t *unpacked, const uint8_t *block, const struct
                            int blocks) {
   const struct constants constants = read_constants();
   for (int b = 0; b < blocks; b++, block += kind.block_bytes, unpacked += unpacked32_bytes(kind)) {
-    UNROLL for (int half = 0; half < 2; half++) {
-      wasm_v128_store(unpacked + 16 * half, scales(block, half, constants));
-      if (kind.minima) wasm_v128_store(unpacked + UNPACKED32_MINIMA + 16 * half, packed_scales(block + kind.minima, half, constants));
+    store_pair(unpacked, scales(block, 0, constants), scales(block, 1, constants));
+    if (kind.minima) {
+      const uint8_t *m = block + kind.minima;
+      store_pair(unpacked + UNPACKED32_MINIMA, packed_scales(m, 0, constants), packed_scales(m, 1, constants));
     }
     UNROLL for (int n = 0; n < 8; n++) {
       const int step = VISIT(n, 8);
-      UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(unpacked + 32 + 32 * step + 16 * half, weights(block, step, half, constants));
+      store_pair(unpacked + 32 + 32 * step, weights(block, step, 0, constants), weights(block, step, 1, constants));
     }
   }
 }

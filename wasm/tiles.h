@@ -16,10 +16,7 @@ enum { TILE_SIZE = 4 };
 enum { STREAM_TOKENS = 3, STREAMS = 4 };
 
 INLINE void store_tile(float *out, v128_t (*total)[2], const int size) {
-  UNROLL for (int i = 0; i < size; i++) {
-    wasm_v128_store(out + 8 * i, total[i][0]);
-    wasm_v128_store(out + 8 * i + 4, total[i][1]);
-  }
+  UNROLL for (int i = 0; i < size; i++) store_pair(out + 8 * i, total[i][0], total[i][1]);
 }
 
 /* From this many tokens on, a panel is unpacked once into scratch instead of in every product. */
