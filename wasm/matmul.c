@@ -8,7 +8,11 @@
 #include "kernels.h"
 #include "tiles.h"
 
-enum { CHUNK_TOKENS = 36 };
+/*
+ * Tokens of a chunk. Panels are unpacked once per chunk, so it is large, unless a small one's records stay in the first-level cache while panel after
+ * panel meets them. Widened records must fit in scratch, which has room for a small chunk of them.
+ */
+enum { CHUNK_TOKENS = 144, SMALL_CHUNK_TOKENS = 36, FIRST_CACHE_BYTES = 40 << 10 };
 enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
 
 /* A weight matrix as the loops need it. */
@@ -21,9 +25,13 @@ struct weights {
 /* The activation records of one chunk of tokens; `wide` is filled when a format wants it. */
 struct chunk {
   const uint8_t *records[CHUNK_TOKENS];
-  const uint8_t *wide[CHUNK_TOKENS];
+  const uint8_t *wide[SMALL_CHUNK_TOKENS];
   uint8_t *scratch; /* what is left for the format */
 };
+
+static int chunk_tokens(size_t record_size, int wide) {
+  return wide || SMALL_CHUNK_TOKENS * record_size <= FIRST_CACHE_BYTES ? SMALL_CHUNK_TOKENS : CHUNK_TOKENS;
+}
 
 static void widen(struct activation_wide *y, const struct activation_q8x32 *x, int columns) {
   for (int i = 0; i < columns; i += 32, x++, y++) {
@@ -112,8 +120,9 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
   const struct output to = {y, y_stride, row_end, flags & MATMUL_ADD, y_index, scale, bias};
   const size_t record_size = (size_t)record_bytes(format->activation, columns);
   float *sums = (float *)scratch; /* f32[count, 8] or f32[STREAMS, 8] */
-  for (int first = 0; first < tokens; first += CHUNK_TOKENS) {
-    const int count = tokens - first < CHUNK_TOKENS ? tokens - first : CHUNK_TOKENS;
+  const int most = chunk_tokens(record_size, format->wide);
+  for (int first = 0; first < tokens; first += most) {
+    const int count = tokens - first < most ? tokens - first : most;
     struct chunk chunk;
     begin_chunk(&chunk, x, record_size, x_index, first, count, columns, format->wide, scratch + RESULT_BYTES);
     int row = row_begin;
@@ -154,10 +163,11 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
   const struct weights up_weights = {up_format, up, panel_size(up_format, columns)};
   const size_t record_size = (size_t)record_bytes(gate_format->activation, columns);
   float *gates = (float *)scratch, *ups = (float *)(scratch + RESULT_BYTES); /* f32[count, 8] each */
-  for (int first = 0; first < tokens; first += CHUNK_TOKENS) {
-    const int count = tokens - first < CHUNK_TOKENS ? tokens - first : CHUNK_TOKENS;
+  const int wide = gate_format->wide || up_format->wide, most = chunk_tokens(record_size, wide);
+  for (int first = 0; first < tokens; first += most) {
+    const int count = tokens - first < most ? tokens - first : most;
     struct chunk chunk;
-    begin_chunk(&chunk, x, record_size, x_index, first, count, columns, gate_format->wide || up_format->wide, scratch + 2 * RESULT_BYTES);
+    begin_chunk(&chunk, x, record_size, x_index, first, count, columns, wide, scratch + 2 * RESULT_BYTES);
     int row = row_begin;
     if (count <= STREAM_TOKENS && gate_format == up_format) {
       const int rows = stream_rows(row_begin, row_end, STREAMS / 2);
