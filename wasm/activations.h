@@ -12,9 +12,12 @@ struct activation_q8x32 {
   int32_t sum; /* of the values */
 };
 
-/* q8x32 with its values widened, for weights of eight bits; made in scratch by matmul. */
+/*
+ * q8x32 for signed weights of eight bits; made in scratch by matmul. For products of 16 bits: values i16[32], each four in the order 0 2 1 3, as
+ * shifts split weights. For products of a signed byte and 7 bits: i8[32], max(value, 0), then i8[32], max(-value, 0).
+ */
 struct activation_wide {
-  int16_t values[32];
+  int8_t values[64];
   float scale;
   int32_t sum;
 };

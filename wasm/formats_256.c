@@ -48,7 +48,7 @@ INLINE v128_t weights_Q3_K(const uint8_t *block, int chunk, int step, int half, 
 }
 
 INLINE v128_t weights_IQ4_XS(const uint8_t *block, int chunk, int step, int half, struct constants constants) {
-  return lookup(constants.iq4_nl, nibbles256(block + NIBBLES_XS, chunk, step, half, constants));
+  return lookup(constants.iq4_xs, nibbles256(block + NIBBLES_XS, chunk, step, half, constants));
 }
 
 INLINE v128_t weights_Q4_K(const uint8_t *block, int chunk, int step, int half, struct constants constants) {

@@ -1,4 +1,4 @@
-/* Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL and MXFP4: blocks of 32 with nibbles. The dot products are tile32.h; here is what differs by format. */
+/* Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4 and Q8_0: blocks of 32. The dot products are tile32.h; here is what differs by format. */
 #include "blocks.h"
 #include "formats.h"
 #include "tile32.h"
@@ -36,6 +36,12 @@ INLINE v128_t weights_MXFP4(const uint8_t *block, int step, int half, struct con
   return lookup(constants.mxfp4, nibbles32(block + HEAD_E, step & 3, step >> 2, half, constants));
 }
 
+/* Bytes 4r + j of step i: row r, column 4i + j. */
+INLINE v128_t weights_Q8_0(const uint8_t *block, int step, int half, struct constants constants) {
+  (void)constants;
+  return load(block + HEAD_D + 32 * step + 16 * half);
+}
+
 /* 2^(e - 128) of u8 e: an f32 with exponent e - 1, and a subnormal one for e = 0 and 1; the larger of the two patterns is the right one. */
 INLINE v128_t exponent_scales(const uint8_t *block, int half, struct constants constants) {
   (void)constants;
@@ -51,6 +57,7 @@ INLINE int quant_of_Q5_0(const uint8_t *block, int k) { return quant_q5_0((const
 INLINE int quant_of_Q5_1(const uint8_t *block, int k) { return quant_q5_1((const struct block_q5_1 *)block, k); }
 INLINE int quant_of_IQ4_NL(const uint8_t *block, int k) { return quant_iq4_nl((const struct block_iq4_nl *)block, k); }
 INLINE int quant_of_MXFP4(const uint8_t *block, int k) { return quant_mxfp4((const struct block_mxfp4 *)block, k); }
+INLINE int quant_of_Q8_0(const uint8_t *block, int k) { return quant_q8_0((const struct block_q8_0 *)block, k); }
 
 typedef int quant_of(const uint8_t *block, int k);
 
@@ -79,8 +86,12 @@ INLINE int repack_head(uint8_t *panel, const uint8_t *block, int row, const int 
   return 1;
 }
 
-/* Writes row `row` of the nibbles, and of the fifth bits, of one panel block. */
+/* Writes row `row` of the bytes, or of the nibbles and fifth bits, of one panel block. */
 INLINE void repack_quants(uint8_t *nibbles, const uint8_t *block, int row, quant_of *quant, const int bits) {
+  if (bits == 8) {
+    UNROLL for (int k = 0; k < 32; k++) nibbles[k / 4 * 32 + 4 * row + k % 4] = (uint8_t)quant(block, k);
+    return;
+  }
   UNROLL for (int i = 0; i < 4; i++) {
     UNROLL for (int j = 0; j < 4; j++) {
       const int low = quant(block, 4 * i + j), high = quant(block, 16 + 4 * i + j);
@@ -110,7 +121,7 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   return 1;
 }
 
-/* FORMAT_32(name, bytes before the nibbles, bits of a stored integer, how scales are read, fields of struct kind32) */
+/* FORMAT_32(name, bytes before the quants, bits of a stored integer, how scales are read, fields of struct kind32) */
 #define FORMAT_32(name, head, bits, scales, ...)                                                                                     \
   static const struct kind32 kind_##name = {.block_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                        \
   static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                           \
@@ -120,13 +131,19 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
     unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                              \
     row32(y, scratch, kind_##name, row, columns / 32);                                                                              \
   }                                                                                                                                  \
-  TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))           \
-  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,             \
-                                       unpacked_scales, x, blocks, 1, TILE))                                                        \
   STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1))    \
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                              \
     streams_##name(out, panels, &x, columns / 32);                                                                                   \
   }                                                                                                                                  \
+  DOT_##bits(name, scales)                                                                                                           \
+  const struct format format_##name = {FORMAT_ROW(name),        .wide = kind_##name.is_signed, .repack = repack_##name,             \
+                                       .unpack = unpack_##name, .dot = dot_##name,             .decode = decode_##name};
+
+/* dot of quants of 4 or 5 bits: unpacked for several tokens. */
+#define DOT_4(name, scales)                                                                                                          \
+  TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))           \
+  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,             \
+                                       unpacked_scales, x, blocks, 1, TILE))                                                        \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
       for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 32);                               \
@@ -134,13 +151,20 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
     }                                                                                                                                \
     unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                              \
     RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 32, tokens);                                                        \
-  }                                                                                                                                  \
-  const struct format format_##name = {                                                                                              \
-      FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
+  }
+#define DOT_5 DOT_4
+/* dot of bytes, which need no unpacking. */
+#define DOT_8(name, scales)                                                                                                          \
+  TILE_KERNELS(tile_##name, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, TILE))            \
+  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \
+    (void)scratch;                                                                                                                   \
+    RUN_TILES(tile_##name, out, panel, 0, x, columns / 32, tokens);                                                                  \
+  }
 
 FORMAT_32(Q4_0, HEAD_D, 4, packed_scales, .group = 8, .offset = 8)
 FORMAT_32(Q4_1, HEAD_DM, 4, packed_scales, .group = 8, .minima = 16)
 FORMAT_32(Q5_0, HEAD_D, 5, packed_scales, .group = 4, .offset = 16)
 FORMAT_32(Q5_1, HEAD_DM, 5, packed_scales, .group = 4, .minima = 16)
-FORMAT_32(IQ4_NL, HEAD_D, 4, packed_scales, .group = 8, .offset = 127, .digits = 2)
+FORMAT_32(IQ4_NL, HEAD_D, 4, packed_scales, .is_signed = 1)
 FORMAT_32(MXFP4, HEAD_E, 4, exponent_scales, .group = 4, .offset = 12)
+FORMAT_32(Q8_0, HEAD_D, 8, packed_scales, .is_signed = 1)

@@ -35,7 +35,17 @@ static int chunk_tokens(size_t record_size, int wide) {
 
 static void widen(struct activation_wide *y, const struct activation_q8x32 *x, int columns) {
   for (int i = 0; i < columns; i += 32, x++, y++) {
-    UNROLL for (int j = 0; j < 32; j += 8) wasm_v128_store(y->values + j, wasm_i16x8_load8x8(x->values + j));
+    for (int j = 0; j < 32; j += 16) {
+      const v128_t values = load(x->values + j);
+      if (SUMS_IN_I32) {
+        wasm_v128_store(y->values + j, wasm_i8x16_max(values, wasm_i8x16_splat(0)));
+        wasm_v128_store(y->values + 32 + j, wasm_i8x16_max(wasm_i8x16_neg(values), wasm_i8x16_splat(0)));
+      } else {
+        const v128_t ordered = wasm_i8x16_shuffle(values, values, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+        wasm_v128_store(y->values + 2 * j, wasm_i16x8_extend_low_i8x16(ordered));
+        wasm_v128_store(y->values + 2 * j + 16, wasm_i16x8_extend_high_i8x16(ordered));
+      }
+    }
     y->scale = x->scale;
     y->sum = x->sum;
   }

@@ -21,6 +21,19 @@ INLINE v128_t dot_i7(v128_t x, v128_t q) {
 #endif
 }
 
+/*
+ * The build for CPUs that add four products of bytes to an i32 in one instruction (AVX-VNNI) sums in i32 where the others sum in i16. Every sum is
+ * exact in both, so results are the same. Elsewhere that operation is three instructions.
+ */
+#ifdef DOT_BUILD
+enum { SUMS_IN_I32 = 1 };
+/* i32x4: sum + x[4i] * q[4i] + ... + x[4i+3] * q[4i+3] of signed bytes x and bytes q in 0..127. */
+INLINE v128_t dot_i7_add(v128_t x, v128_t q, v128_t sum) { return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(x, q, sum); }
+#else
+enum { SUMS_IN_I32 = 0 };
+INLINE v128_t dot_i7_add(v128_t x, v128_t q, v128_t sum) { return wasm_i32x4_add(sum, wasm_i32x4_extadd_pairwise_i16x8(dot_i7(x, q))); }
+#endif
+
 /* table[index] of 16 bytes; every index is in 0..15. */
 INLINE v128_t lookup(v128_t table, v128_t index) {
 #ifdef __wasm_relaxed_simd__

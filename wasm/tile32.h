@@ -1,5 +1,6 @@
 /*
- * Dot products of 32-element formats whose stored integers are not negative: weight = d (quant - offset), or d quant + m.
+ * Dot products of 32-element formats: weight = d (quant - offset), or d quant + m, with quants from 0 to 127; or d quant with signed quants of
+ * eight bits.
  *
  * Panel block: f16 d[8]; f16 m[8] in formats that have it; nibbles: 4 vectors i of 32 bytes, byte 4r + j = row r, columns 4i + j (low) and
  * 16 + 4i + j (high).
@@ -10,7 +11,8 @@
  * vectors side by side hold rows 0..3 and 4..7 and get the same operations in the same order: V8 can then use one 256-bit operation for
  * both.
  *
- * Quants above 127 do not fit the products' 7 bits: they are taken as two hexadecimal digits, each with a sum of its own.
+ * Signed quants do not fit the products' 7 bits: they are multiplied as 16 bits, or, where sums are i32, with the positive and the negative
+ * activations apart. Their records are struct activation_wide.
  */
 #pragma once
 #include "activations.h"
@@ -30,8 +32,17 @@ struct kind32 {
   int group;       /* neighbouring steps that may be summed in i16: 8 for 4 bits, 4 for 5 (each adds at most 2 * quant * 127) */
   int offset;
   int minima; /* byte offset of m[8], or 0 */
-  int digits; /* 2 when quants exceed 127; then offset 127 and group 8 */
+  int is_signed;   /* then offset 0 and no minima */
 };
+
+/*
+ * Neighbouring steps that are summed before they are added to the block's sum. In i32 that is shorter than it need be: V8 loads the operands of all of
+ * a chain's steps before the first, and has registers for four.
+ */
+INLINE int chain_of(const struct kind32 kind) { return SUMS_IN_I32 ? 4 : kind.is_signed ? 1 : kind.group; }
+INLINE int record_bytes32(const struct kind32 kind) {
+  return kind.is_signed ? (int)sizeof(struct activation_wide) : (int)sizeof(struct activation_q8x32);
+}
 
 INLINE int unpacked32_bytes(const struct kind32 kind) { return kind.minima ? UNPACKED32_MINIMA + 32 : UNPACKED32_MINIMA; }
 INLINE struct kind32 unpacked_kind32(struct kind32 kind) {
@@ -62,11 +73,31 @@ INLINE v128_t bit_to_fifth(v128_t bits, int bit, struct constants constants) {
   return wasm_v128_and(moved, constants.fifth);
 }
 
-/* part[half] += products of one step; `first` begins a sum. */
-INLINE void add_products(v128_t *part, v128_t v, const v128_t *w, const int first) {
+/* part[half] += products of one step, in i16 or i32; `first` begins a sum. */
+INLINE void add_products(v128_t *part, const uint8_t *record, int step, const v128_t *w, const int first) {
+  const v128_t v = wasm_v128_load32_splat(record + 4 * step);
   UNROLL for (int half = 0; half < 2; half++) {
-    const v128_t product = dot_i7(v, w[half]);
-    part[half] = first ? product : wasm_i16x8_add(part[half], product);
+    if (SUMS_IN_I32) {
+      part[half] = dot_i7_add(v, w[half], first ? wasm_i32x4_splat(0) : part[half]);
+    } else {
+      const v128_t product = dot_i7(v, w[half]);
+      part[half] = first ? product : wasm_i16x8_add(part[half], product);
+    }
+  }
+}
+
+/* The same for signed weights, in i32; minus[half] is what is to be subtracted. */
+INLINE void add_signed_products(v128_t *part, v128_t *minus, const uint8_t *record, int step, const v128_t *w, const int first) {
+  const v128_t v = wasm_v128_load32_splat(record + (SUMS_IN_I32 ? 4 * step : 8 * step));
+  const v128_t v2 = wasm_v128_load32_splat(record + (SUMS_IN_I32 ? 32 + 4 * step : 8 * step + 4));
+  UNROLL for (int half = 0; half < 2; half++) {
+    if (SUMS_IN_I32) {
+      part[half] = dot_i7_add(w[half], v, first ? wasm_i32x4_splat(0) : part[half]);
+      minus[half] = dot_i7_add(w[half], v2, first ? wasm_i32x4_splat(0) : minus[half]);
+    } else {
+      const v128_t even = wasm_i32x4_dot_i16x8(wasm_i16x8_shr(wasm_i16x8_shl(w[half], 8), 8), v);
+      part[half] = wasm_i32x4_add(even, wasm_i32x4_dot_i16x8(wasm_i16x8_shr(w[half], 8), v2));
+    }
   }
 }
 
@@ -74,45 +105,42 @@ INLINE void add_products(v128_t *part, v128_t v, const v128_t *w, const int firs
 INLINE void tile32(float *out, const uint8_t *const *panel, const struct kind32 kind, weights32 *weights, scales32 *scales, scales32 *minima,
                    const uint8_t *const *x, int blocks, const int panels, const int tokens) {
   const struct constants constants = read_constants();
+  const int chain = chain_of(kind), scale_at = record_bytes32(kind) - 8;
   const uint8_t *block[TILE_SIZE], *record[TILE_SIZE];
   v128_t total[TILE_SIZE][2];
   UNROLL for (int p = 0; p < panels; p++) block[p] = panel[p];
   UNROLL for (int t = 0; t < tokens; t++) record[t] = x[t];
   UNROLL for (int i = 0; i < panels * tokens; i++) total[i][0] = total[i][1] = wasm_f32x4_splat(0);
   for (int b = 0; b < blocks; b++) {
-    v128_t dot[TILE_SIZE][2], part[TILE_SIZE][2], high[TILE_SIZE][2];
-    UNROLL for (int n = 0; n < 8; n++) {
-      const int step = VISIT(n, 8), is_first = n % kind.group == 0, is_last = (n + 1) % kind.group == 0;
-      v128_t w[2], digit[2];
-      UNROLL for (int i = 0; i < panels * tokens; i++) {
-        const v128_t v = wasm_v128_load32_splat(record[i % tokens] + 4 * step);
-        if (i % tokens == 0) UNROLL for (int half = 0; half < 2; half++) w[half] = weights(block[i / tokens], step, half, constants);
-        if (kind.digits == 2) {
-          UNROLL for (int half = 0; half < 2; half++) digit[half] = wasm_v128_and(wasm_u16x8_shr(w[half], 4), constants.nibble);
-          add_products(high[i], v, digit, is_first);
-          UNROLL for (int half = 0; half < 2; half++) digit[half] = wasm_v128_and(w[half], constants.nibble);
-          add_products(part[i], v, digit, is_first);
-        } else {
-          add_products(part[i], v, w, is_first);
-        }
-        if (!is_last) continue;
-        UNROLL for (int half = 0; half < 2; half++) {
-          const v128_t low = wasm_i32x4_extadd_pairwise_i16x8(part[i][half]);
-          const v128_t sum =
-              kind.digits == 2 ? wasm_i32x4_add(low, wasm_i32x4_shl(wasm_i32x4_extadd_pairwise_i16x8(high[i][half]), 4)) : low;
-          dot[i][half] = n < kind.group ? sum : wasm_i32x4_add(dot[i][half], sum);
+    v128_t dot[TILE_SIZE][2], part[TILE_SIZE][2], minus[TILE_SIZE][2];
+    UNROLL for (int p = 0; p < panels; p++) {
+      UNROLL for (int n = 0; n < 8; n++) {
+        const int step = VISIT(n, 8), is_first = n % chain == 0, is_last = (n + 1) % chain == 0;
+        v128_t w[2];
+        UNROLL for (int half = 0; half < 2; half++) w[half] = weights(block[p], step, half, constants);
+        UNROLL for (int t = 0; t < tokens; t++) {
+          const int i = p * tokens + t;
+          if (kind.is_signed) add_signed_products(part[i], minus[i], record[t], step, w, is_first);
+          else add_products(part[i], record[t], step, w, is_first);
+          if (!is_last) continue;
+          UNROLL for (int half = 0; half < 2; half++) {
+            v128_t sum = part[i][half];
+            if (!SUMS_IN_I32 && !kind.is_signed) sum = wasm_i32x4_extadd_pairwise_i16x8(sum);
+            if (SUMS_IN_I32 && kind.is_signed) sum = wasm_i32x4_sub(sum, minus[i][half]);
+            dot[i][half] = n < chain ? sum : wasm_i32x4_add(dot[i][half], sum);
+          }
         }
       }
     }
     v128_t d[2], m[2];
     UNROLL for (int i = 0; i < panels * tokens; i++) {
       const uint8_t *from = block[i / tokens];
-      const v128_t scale = wasm_v128_load32_splat(record[i % tokens] + 32), sum_of_x = wasm_v128_load32_splat(record[i % tokens] + 36);
+      const v128_t scale = wasm_v128_load32_splat(record[i % tokens] + scale_at), sum_of_x = wasm_v128_load32_splat(record[i % tokens] + scale_at + 4);
       const v128_t offset = wasm_i32x4_mul(sum_of_x, wasm_i32x4_splat(kind.offset));
       if (i % tokens == 0) UNROLL for (int half = 0; half < 2; half++) d[half] = scales(from, half, constants);
       if (i % tokens == 0 && kind.minima) UNROLL for (int half = 0; half < 2; half++) m[half] = minima(from + kind.minima, half, constants);
       UNROLL for (int half = 0; half < 2; half++) {
-        const v128_t sum = wasm_f32x4_convert_i32x4(kind.minima ? dot[i][half] : wasm_i32x4_sub(dot[i][half], offset));
+        const v128_t sum = wasm_f32x4_convert_i32x4(kind.offset ? wasm_i32x4_sub(dot[i][half], offset) : dot[i][half]);
         total[i][half] = madd(sum, wasm_f32x4_mul(d[half], scale), total[i][half]);
         if (!kind.minima) continue;
         /* The sum of x is the same for both halves; without the part that differs, V8 would give up the pair. */
@@ -121,7 +149,7 @@ INLINE void tile32(float *out, const uint8_t *const *panel, const struct kind32 
       }
     }
     UNROLL for (int p = 0; p < panels; p++) block[p] += kind.block_bytes;
-    UNROLL for (int t = 0; t < tokens; t++) record[t] += sizeof(struct activation_q8x32);
+    UNROLL for (int t = 0; t < tokens; t++) record[t] += record_bytes32(kind);
   }
   store_tile(out, total, panels * tokens);
 }
@@ -148,7 +176,8 @@ INLINE void row32(float *y, const uint8_t *unpacked, const struct kind32 kind, i
   for (int b = 0; b < blocks; b++, unpacked += unpacked32_bytes(kind)) {
     const float d = ((const float *)unpacked)[row], m = kind.minima ? ((const float *)(unpacked + UNPACKED32_MINIMA))[row] : 0;
     for (int k = 0; k < 32; k++) {
-      const float product = d * (float)(unpacked[32 + k / 4 * 32 + row * 4 + k % 4] - kind.offset);
+      const uint8_t quant = unpacked[32 + k / 4 * 32 + row * 4 + k % 4];
+      const float product = d * (float)(kind.is_signed ? (int8_t)quant : quant - kind.offset);
       *y++ = kind.minima ? product + m : product;
     }
   }

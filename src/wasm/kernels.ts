@@ -8,8 +8,8 @@ import { createArena, PAGE_BYTES } from '../ring/arena.ts'
 import { Bench, SELF_TEST, SELF_TEST_BYTES } from './self-test.ts'
 import { canTierUp, revectorizeFacts, whyNotRevectorized, withTierUp } from './v8-flags.ts'
 
-/** Which build of the kernels runs. */
-export type KernelBuild = 'relaxed' | 'simd'
+/** Which build of the kernels runs: with plain SIMD, with relaxed SIMD, or that and sums of products of bytes in one instruction (`wasm/simd.h`). */
+export type KernelBuild = 'dot' | 'relaxed' | 'simd'
 
 /** A compiled build; the module can be posted to workers, which do not compile again. */
 export interface Kernels {
@@ -97,10 +97,10 @@ export async function prepare(
 }
 
 async function compile(wanted: KernelBuild | undefined): Promise<Kernels> {
-  const relaxed = wanted === 'simd' ? undefined : readBuild('relaxed')
-  if (relaxed && (wanted === 'relaxed' || WebAssembly.validate(relaxed))) {
-    return { build: 'relaxed', ...(await prepare(relaxed, whyNotRevectorized(revectorizeFacts()))) }
-  }
+  const facts = revectorizeFacts()
+  const build = wanted ?? (facts.cpuFlags?.has('avx_vnni') ? 'dot' : 'relaxed')
+  const relaxed = build === 'simd' ? undefined : readBuild(build)
+  if (relaxed && (wanted || WebAssembly.validate(relaxed))) return { build, ...(await prepare(relaxed, whyNotRevectorized(facts))) }
   return { build: 'simd', ...(await prepare(readBuild('simd'), 'the plain SIMD build is not meant for it')) }
 }
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { ACTIVATION, FORMATS, type Activation, type FormatName } from '../../src/abi/formats.ts'
 import { recordBytes, type KernelExports } from '../../src/abi/kernels.ts'
+import type { KernelBuild } from '../../src/wasm/kernels.ts'
 
 /** Names of the kernels. */
 export type KernelName = keyof KernelExports
@@ -40,7 +41,7 @@ export function instantiateKernels(
 }
 
 /** Reads one of the built modules. */
-export function loadKernels(build: 'relaxed' | 'simd'): WebAssembly.Module {
+export function loadKernels(build: KernelBuild): WebAssembly.Module {
   return new WebAssembly.Module(readFileSync(new URL(`../../wasm/dist/kernels-${build}.wasm`, import.meta.url)))
 }
 
@@ -69,7 +70,7 @@ export function decodeWasmRecord(activation: Activation, record: Uint8Array, col
 }
 
 /** The WASM executor's kernels in one shared memory. */
-export function wasmHost(build: 'relaxed' | 'simd', bytes = 128 << 20): KernelHost {
+export function wasmHost(build: KernelBuild, bytes = 128 << 20): KernelHost {
   const memory = sharedMemory(bytes)
   const kernels = instantiateKernels(loadKernels(build), memory)
   const base = kernels.heapBase + STACK_BYTES
@@ -103,7 +104,7 @@ export function wasmHost(build: 'relaxed' | 'simd', bytes = 128 << 20): KernelHo
 }
 
 /** Every executor that the suite runs over. */
-export const HOSTS: readonly KernelHost[] = [wasmHost('relaxed'), wasmHost('simd')]
+export const HOSTS: readonly KernelHost[] = [wasmHost('dot'), wasmHost('relaxed'), wasmHost('simd')]
 
 /** Copies data into a fresh buffer and returns its address. */
 export function upload(host: KernelHost, data: ArrayBufferView): number {

@@ -23,7 +23,7 @@ for (let turn = 0; turn < turns; turn++) for (const args of calls) status |= exp
 parentPort.postMessage(status)
 `
 
-test.each(['relaxed', 'simd'] as const)('two threads over one memory, %s', async (build) => {
+test.each(['dot', 'relaxed', 'simd'] as const)('two threads over one memory, %s', async (build) => {
   const bytes = 32 << 20
   const memory = sharedMemory(bytes)
   const module = loadKernels(build)

@@ -19,7 +19,7 @@ test('--machine --json tells what there is to run on, and why the kernels are no
 
 test('--machine for a person', async () => {
   const { stdout } = await cli(['inspect', '--machine'])
-  expect(stdout).toMatch(/\ncores +\d+ physical, \d+ logical\n[^]*\nkernels +(relaxed|simd)\nrevectorised +(yes|no: .+)/)
+  expect(stdout).toMatch(/\ncores +\d+ physical, \d+ logical\n[^]*\nkernels +(dot|relaxed|simd)\nrevectorised +(yes|no: .+)/)
 })
 
 test('physical cores: two threads of one core count once, processors that are not allowed do not', () => {
