@@ -47,7 +47,7 @@ struct format {
   int (*repack)(uint8_t *panel, const uint8_t *rows, int columns, int count);
   void (*unpack)(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch);
   void (*dot)(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
-  void (*decode)(float *out, const uint8_t *const *panels, const uint8_t *x, int columns);
+  void (*decode)(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch);
 };
 
 /* The format with a ggml id, or 0. */

@@ -226,38 +226,53 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   return 1;
 }
 
-/* FORMAT_256(name, how scales and minima are read, fields of struct kind256) */
-#define FORMAT_256(name, scales, minima_or_0, ...)                                                                                      \
-  static const struct reader256 read_##name = {weights_##name, scales, minima_or_0};                                                   \
-  static const struct reader256 reread_##name = {unpacked_weights, scales, minima_or_0};                                               \
-  static const struct kind256 kind_##name = {.panel_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                          \
-  static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                              \
-    return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, repack_block_##name);                           \
+/* FORMAT_256(name, PACKED or TABLE, how scales and minima are read, fields of struct kind256) */
+#define FORMAT_256(name, how, scales, minima_or_0, ...)                                                                                 \
+  static const struct reader256 read_##name = {weights_##name, scales, minima_or_0};                                                    \
+  static const struct reader256 reread_##name = {unpacked_weights, scales, minima_or_0};                                                \
+  static const struct kind256 kind_##name = {.panel_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                           \
+  static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                               \
+    return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, repack_block_##name);                            \
   }                                                                                                                                     \
-  static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                                  \
-    unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                \
-    row256(y, panel, scratch, read_##name, kind_##name, row, columns / 256);                                                           \
+  static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                                   \
+    unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                 \
+    row256(y, panel, scratch, read_##name, kind_##name, row, columns / 256);                                                            \
   }                                                                                                                                     \
-  TILE_KERNEL(packed_##name, 1, tile256(out, &panel, 0, read_##name, kind_##name, x, blocks, 1, 1))                                   \
-  TILE_KERNELS(unpacked_##name, tile256(out, &panel, unpacked, reread_##name, kind_##name, x, blocks, 1, TILE))                       \
-  STREAMS_KERNEL(streams_##name, tile256(out, panels, 0, read_##name, kind_##name, x, blocks, STREAMS, 1))                            \
-  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                                 \
-    streams_##name(out, panels, &x, columns / 256);                                                                                     \
-  }                                                                                                                                     \
-  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {       \
-    if (tokens < UNPACK_FROM_TOKENS) {                                                                                                  \
-      for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 256);                                 \
-      return;                                                                                                                           \
-    }                                                                                                                                   \
-    unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                \
-    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 256, tokens);                                                          \
-  }                                                                                                                                     \
-  const struct format format_##name = {                                                                                                \
+  TILE_KERNELS(unpacked_##name, tile256(out, &panel, unpacked, reread_##name, kind_##name, x, blocks, 1, TILE))                         \
+  DOT_##how(name)                                                                                                                       \
+  const struct format format_##name = {                                                                                                 \
       FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
-FORMAT_256(Q2_K, scales_Q2_K, minima_Q2_K, .group = 8, .minima = 1, .by_16 = 1)
-FORMAT_256(Q3_K, scales_Q3_K, 0, .group = 8, .by_16 = 1, .offset = 4)
-FORMAT_256(Q4_K, scales_Q4_K, minima_Q4_K, .group = 8, .minima = 1)
-FORMAT_256(Q5_K, scales_Q4_K, minima_Q4_K, .group = 4, .minima = 1)
-FORMAT_256(Q6_K, scales_Q6_K, 0, .group = 2, .by_16 = 1, .offset = 32)
-FORMAT_256(IQ4_XS, scales_IQ4_XS, 0, .group = 8, .offset = 127, .digits = 2)
+/* Straight from panels for few tokens, unpacked for several. */
+#define DOT_PACKED(name)                                                                                                                \
+  TILE_KERNEL(packed_##name, 1, tile256(out, &panel, 0, read_##name, kind_##name, x, blocks, 1, 1))                                     \
+  STREAMS_KERNEL(streams_##name, tile256(out, panels, 0, read_##name, kind_##name, x, blocks, STREAMS, 1))                              \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {                \
+    (void)scratch;                                                                                                                      \
+    streams_##name(out, panels, &x, columns / 256);                                                                                     \
+  }                                                                                                                                     \
+  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {        \
+    if (tokens < UNPACK_FROM_TOKENS) {                                                                                                  \
+      for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 256);                                  \
+      return;                                                                                                                           \
+    }                                                                                                                                   \
+    unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                 \
+    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 256, tokens);                                                          \
+  }
+
+/* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
+#define DOT_TABLE(name)                                                                                                                 \
+  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {        \
+    unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                 \
+    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 256, tokens);                                                          \
+  }                                                                                                                                     \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {                \
+    for (int p = 0; p < STREAMS; p++) dot_##name(out + 8 * p, panels[p], &x, columns, 1, scratch);                                      \
+  }
+
+FORMAT_256(Q2_K, PACKED, scales_Q2_K, minima_Q2_K, .group = 8, .minima = 1, .by_16 = 1)
+FORMAT_256(Q3_K, PACKED, scales_Q3_K, 0, .group = 8, .by_16 = 1, .offset = 4)
+FORMAT_256(Q4_K, PACKED, scales_Q4_K, minima_Q4_K, .group = 8, .minima = 1)
+FORMAT_256(Q5_K, PACKED, scales_Q4_K, minima_Q4_K, .group = 4, .minima = 1)
+FORMAT_256(Q6_K, PACKED, scales_Q6_K, 0, .group = 2, .by_16 = 1, .offset = 32)
+FORMAT_256(IQ4_XS, TABLE, scales_IQ4_XS, 0, .group = 8, .offset = 127, .digits = 2)

@@ -121,50 +121,66 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   return 1;
 }
 
-/* FORMAT_32(name, bytes before the quants, bits of a stored integer, how scales are read, fields of struct kind32) */
-#define FORMAT_32(name, head, bits, scales, ...)                                                                                     \
-  static const struct kind32 kind_##name = {.block_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                        \
-  static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                           \
-    return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, quant_of_##name, head, bits);                \
+/* FORMAT_32(name, bytes before the quants, bits of a stored integer, how one token is multiplied, how scales are read, fields of struct kind32) */
+#define FORMAT_32(name, head, bits, how, scales, ...)                                                                                \
+  static const struct kind32 kind_##name = {.block_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                         \
+  static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                            \
+    return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, quant_of_##name, head, bits);                 \
   }                                                                                                                                  \
-  static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                               \
-    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                              \
-    row32(y, scratch, kind_##name, row, columns / 32);                                                                              \
+  static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                                \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
+    row32(y, scratch, kind_##name, row, columns / 32);                                                                               \
   }                                                                                                                                  \
-  STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1))    \
-  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                              \
-    streams_##name(out, panels, &x, columns / 32);                                                                                   \
-  }                                                                                                                                  \
-  DOT_##bits(name, scales)                                                                                                           \
-  const struct format format_##name = {FORMAT_ROW(name),        .wide = kind_##name.is_signed, .repack = repack_##name,             \
+  DOT_##how(name, scales)                                                                                                            \
+  DECODE_##how(name, scales)                                                                                                         \
+  const struct format format_##name = {FORMAT_ROW(name),        .wide = kind_##name.is_signed, .repack = repack_##name,              \
                                        .unpack = unpack_##name, .dot = dot_##name,             .decode = decode_##name};
 
-/* dot of quants of 4 or 5 bits: unpacked for several tokens. */
-#define DOT_4(name, scales)                                                                                                          \
-  TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))           \
-  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,             \
-                                       unpacked_scales, x, blocks, 1, TILE))                                                        \
-  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \
+/* Straight from panels for few tokens, unpacked for several. */
+#define DOT_PACKED(name, scales)                                                                                                     \
+  TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))            \
+  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,              \
+                                       unpacked_scales, x, blocks, 1, TILE))                                                         \
+  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
-      for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 32);                               \
+      for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 32);                                \
       return;                                                                                                                        \
     }                                                                                                                                \
-    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                              \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
     RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 32, tokens);                                                        \
   }
-#define DOT_5 DOT_4
-/* dot of bytes, which need no unpacking. */
-#define DOT_8(name, scales)                                                                                                          \
-  TILE_KERNELS(tile_##name, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, TILE))            \
-  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \
+/* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
+#define DOT_TABLE(name, scales)                                                                                                      \
+  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,              \
+                                       unpacked_scales, x, blocks, 1, TILE))                                                         \
+  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
+    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 32, tokens);                                                        \
+  }
+/* Bytes, which need no unpacking. */
+#define DOT_BYTES(name, scales)                                                                                                      \
+  TILE_KERNELS(tile_##name, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, TILE))             \
+  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     (void)scratch;                                                                                                                   \
     RUN_TILES(tile_##name, out, panel, 0, x, columns / 32, tokens);                                                                  \
   }
 
-FORMAT_32(Q4_0, HEAD_D, 4, packed_scales, .group = 8, .offset = 8)
-FORMAT_32(Q4_1, HEAD_DM, 4, packed_scales, .group = 8, .minima = 16)
-FORMAT_32(Q5_0, HEAD_D, 5, packed_scales, .group = 4, .offset = 16)
-FORMAT_32(Q5_1, HEAD_DM, 5, packed_scales, .group = 4, .minima = 16)
-FORMAT_32(IQ4_NL, HEAD_D, 4, packed_scales, .is_signed = 1)
-FORMAT_32(MXFP4, HEAD_E, 4, exponent_scales, .group = 4, .offset = 12)
-FORMAT_32(Q8_0, HEAD_D, 8, packed_scales, .is_signed = 1)
+#define DECODE_PACKED(name, scales)                                                                                                  \
+  STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1))     \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
+    (void)scratch;                                                                                                                   \
+    streams_##name(out, panels, &x, columns / 32);                                                                                   \
+  }
+#define DECODE_BYTES DECODE_PACKED
+#define DECODE_TABLE(name, scales)                                                                                                   \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
+    for (int p = 0; p < STREAMS; p++) dot_##name(out + 8 * p, panels[p], &x, columns, 1, scratch);                                   \
+  }
+
+FORMAT_32(Q4_0, HEAD_D, 4, PACKED, packed_scales, .group = 8, .offset = 8)
+FORMAT_32(Q4_1, HEAD_DM, 4, PACKED, packed_scales, .group = 8, .minima = 16)
+FORMAT_32(Q5_0, HEAD_D, 5, PACKED, packed_scales, .group = 4, .offset = 16)
+FORMAT_32(Q5_1, HEAD_DM, 5, PACKED, packed_scales, .group = 4, .minima = 16)
+FORMAT_32(IQ4_NL, HEAD_D, 4, TABLE, packed_scales, .is_signed = 1)
+FORMAT_32(MXFP4, HEAD_E, 4, PACKED, exponent_scales, .group = 4, .offset = 12)
+FORMAT_32(Q8_0, HEAD_D, 8, BYTES, packed_scales, .is_signed = 1)

@@ -94,7 +94,8 @@ INLINE int repack_float(uint8_t *panel, const uint8_t *rows, int columns, int co
   }                                                                                                                                  \
   TILE_KERNEL(packed_##name, 1, tile_float(out, &panel, name##_PANEL_BYTES, weights_##name, x, blocks, 1, 1))                       \
   STREAMS_KERNEL(streams_##name, tile_float(out, panels, name##_PANEL_BYTES, weights_##name, x, blocks, STREAMS, 1))                \
-  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                              \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {            \
+    (void)scratch;                                                                                                    \
     streams_##name(out, panels, &x, columns);                                                                                        \
   }                                                                                                                                  \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \

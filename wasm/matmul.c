@@ -142,7 +142,7 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(&weights, row + s * rows);
         for (int t = 0; t < count; t++) {
-          format->decode(sums, at, records_for(format, &chunk)[t], columns);
+          format->decode(sums, at, records_for(format, &chunk)[t], columns, chunk.scratch);
           for (int s = 0; s < STREAMS; s++) store(&to, sums + PANEL_ROWS * s, row + s * rows, first + t);
         }
       }
@@ -185,7 +185,7 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(s % 2 ? &up_weights : &gate_weights, row + s / 2 * rows);
         for (int t = 0; t < count; t++) {
-          gate_format->decode(gates, at, records_for(gate_format, &chunk)[t], columns);
+          gate_format->decode(gates, at, records_for(gate_format, &chunk)[t], columns, chunk.scratch);
           for (int s = 0; s < STREAMS; s += 2) {
             const int to = row + s / 2 * rows;
             float *sums = gates + PANEL_ROWS * s;
