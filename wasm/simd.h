@@ -1,6 +1,6 @@
 /*
- * The few vector operations that the kernels are made of, for both builds: relaxed SIMD when the compiler has it on, plain SIMD otherwise.
- * Integer results are the same in both; `madd` rounds once in the relaxed build (on CPUs with FMA) and twice in the plain one.
+ * The few vector operations that the kernels are made of, for all builds: relaxed SIMD when the compiler has it on, plain SIMD otherwise.
+ * Integer results are the same in all; `madd` rounds once in the relaxed builds (on CPUs with FMA) and twice in the plain one.
  */
 #pragma once
 #include <stddef.h>

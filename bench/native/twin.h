@@ -6,7 +6,8 @@
  *
  * Like the WASM kernels it interleaves 8 rows to a panel, so that one vector of 32 bytes holds the same columns of 8 rows, and broadcasts the
  * activation. Panels and activations are its own: it stays a fixed mark while the product's kernels change. File blocks: wasm/blocks.h.
- * 256-bit vectors are what WASM can reach through V8; AVX-512 and VNNI, which it cannot, are left out on purpose.
+ * 256-bit vectors are what WASM can reach through V8; AVX-512, which it cannot, is left out on purpose. So is VNNI, which it can where the CPU has
+ * AVX-VNNI: the twin is the mark of a CPU without.
  */
 #pragma once
 #include <immintrin.h>
