@@ -238,7 +238,7 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
     unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                 \
     row256(y, panel, scratch, read_##name, kind_##name, row, columns / 256);                                                            \
   }                                                                                                                                     \
-  TILE_KERNELS(unpacked_##name, tile256(out, &panel, unpacked, reread_##name, kind_##name, x, blocks, 1, TILE))                         \
+  TILE_KERNELS(unpacked_##name, 6, tile256(out, &panel, unpacked, reread_##name, kind_##name, x, blocks, 1, TILE))                      \
   DOT_##how(name)                                                                                                                       \
   const struct format format_##name = {                                                                                                 \
       FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
@@ -257,14 +257,14 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
       return;                                                                                                                           \
     }                                                                                                                                   \
     unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                 \
-    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 256, tokens);                                                          \
+    RUN_TILES(unpacked_##name, 6, out, panel, scratch, x, columns / 256, tokens);                                                       \
   }
 
 /* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
 #define DOT_TABLE(name)                                                                                                                 \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {        \
     unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                 \
-    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 256, tokens);                                                          \
+    RUN_TILES(unpacked_##name, 6, out, panel, scratch, x, columns / 256, tokens);                                                       \
   }                                                                                                                                     \
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {                \
     for (int p = 0; p < STREAMS; p++) dot_##name(out + 8 * p, panels[p], &x, columns, 1, scratch);                                      \

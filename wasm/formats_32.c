@@ -139,7 +139,7 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
 /* Straight from panels for few tokens, unpacked for several. */
 #define DOT_PACKED(name, scales)                                                                                                     \
   TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))            \
-  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,              \
+  TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
                                        unpacked_scales, x, blocks, 1, TILE))                                                         \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
@@ -147,22 +147,22 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
       return;                                                                                                                        \
     }                                                                                                                                \
     unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
-    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 32, tokens);                                                        \
+    RUN_TILES(unpacked_##name, 8, out, panel, scratch, x, columns / 32, tokens);                                                     \
   }
 /* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
 #define DOT_TABLE(name, scales)                                                                                                      \
-  TILE_KERNELS(unpacked_##name, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,              \
+  TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
                                        unpacked_scales, x, blocks, 1, TILE))                                                         \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
-    RUN_TILES(unpacked_##name, out, panel, scratch, x, columns / 32, tokens);                                                        \
+    RUN_TILES(unpacked_##name, 8, out, panel, scratch, x, columns / 32, tokens);                                                     \
   }
 /* Bytes, which need no unpacking. */
 #define DOT_BYTES(name, scales)                                                                                                      \
-  TILE_KERNELS(tile_##name, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, TILE))             \
+  TILE_KERNELS(tile_##name, 8, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, TILE))          \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     (void)scratch;                                                                                                                   \
-    RUN_TILES(tile_##name, out, panel, 0, x, columns / 32, tokens);                                                                  \
+    RUN_TILES(tile_##name, 8, out, panel, 0, x, columns / 32, tokens);                                                               \
   }
 
 #define DECODE_PACKED(name, scales)                                                                                                  \

@@ -62,7 +62,7 @@ INLINE void unpack_panel(uint8_t *unpacked, const uint8_t *panel, const int pane
 }
 
 /* The same for every format of this family: F32's panels are as if unpacked. */
-TILE_KERNELS(unpacked, tile_float(out, &unpacked, UNPACKED_BYTES, weights_F32, x, blocks, 1, TILE))
+TILE_KERNELS(unpacked, 6, tile_float(out, &unpacked, UNPACKED_BYTES, weights_F32, x, blocks, 1, TILE))
 
 /* Transposes file rows to a panel of elements of 2 or 4 bytes; infinite and NaN are those whose exponent bits are all ones. */
 INLINE int repack_float(uint8_t *panel, const uint8_t *rows, int columns, int count, const int bytes, const uint32_t exponent) {
@@ -81,32 +81,32 @@ INLINE int repack_float(uint8_t *panel, const uint8_t *rows, int columns, int co
 
 /* FORMAT_FLOAT(name, exponent bits) */
 #define FORMAT_FLOAT(name, exponent)                                                                                                 \
-  static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                           \
-    return repack_float(panel, rows, columns, count, name##_BYTES, exponent);                                                       \
+  static int repack_##name(uint8_t *panel, const uint8_t *rows, int columns, int count) {                                            \
+    return repack_float(panel, rows, columns, count, name##_BYTES, exponent);                                                        \
   }                                                                                                                                  \
-  static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                               \
+  static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                                \
     const struct constants constants = read_constants();                                                                             \
     float *column = (float *)scratch;                                                                                                \
     for (int c = 0; c < columns; c++, panel += name##_PANEL_BYTES) {                                                                 \
-      UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(column + 4 * half, weights_##name(panel, half, constants));                   \
+      UNROLL for (int half = 0; half < 2; half++) wasm_v128_store(column + 4 * half, weights_##name(panel, half, constants));        \
       y[c] = column[row];                                                                                                            \
     }                                                                                                                                \
   }                                                                                                                                  \
-  TILE_KERNEL(packed_##name, 1, tile_float(out, &panel, name##_PANEL_BYTES, weights_##name, x, blocks, 1, 1))                       \
-  STREAMS_KERNEL(streams_##name, tile_float(out, panels, name##_PANEL_BYTES, weights_##name, x, blocks, STREAMS, 1))                \
-  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {            \
-    (void)scratch;                                                                                                    \
+  TILE_KERNEL(packed_##name, 1, tile_float(out, &panel, name##_PANEL_BYTES, weights_##name, x, blocks, 1, 1))                        \
+  STREAMS_KERNEL(streams_##name, tile_float(out, panels, name##_PANEL_BYTES, weights_##name, x, blocks, STREAMS, 1))                 \
+  static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
+    (void)scratch;                                                                                                                   \
     streams_##name(out, panels, &x, columns);                                                                                        \
   }                                                                                                                                  \
-  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {    \
+  static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
-      for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns);                                    \
+      for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns);                                     \
       return;                                                                                                                        \
     }                                                                                                                                \
-    if (name##_PANEL_BYTES != UNPACKED_BYTES) unpack_panel(scratch, panel, name##_PANEL_BYTES, weights_##name, columns);            \
-    RUN_TILES(unpacked, out, panel, name##_PANEL_BYTES == UNPACKED_BYTES ? panel : scratch, x, columns, tokens);                    \
+    if (name##_PANEL_BYTES != UNPACKED_BYTES) unpack_panel(scratch, panel, name##_PANEL_BYTES, weights_##name, columns);             \
+    RUN_TILES(unpacked, 6, out, panel, name##_PANEL_BYTES == UNPACKED_BYTES ? panel : scratch, x, columns, tokens);                  \
   }                                                                                                                                  \
-  const struct format format_##name = {                                                                                                \
+  const struct format format_##name = {                                                                                              \
       FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
 FORMAT_FLOAT(F32, 0x7f800000)

@@ -12,7 +12,7 @@
  * Tokens of a chunk. Panels are unpacked once per chunk, so it is large, unless a small one's records stay in the first-level cache while panel after
  * panel meets them. Widened records must fit in scratch, which has room for a small chunk of them.
  */
-enum { CHUNK_TOKENS = 144, SMALL_CHUNK_TOKENS = 36, FIRST_CACHE_BYTES = 40 << 10 };
+enum { CHUNK_TOKENS = 144, SMALL_CHUNK_TOKENS = 32, FIRST_CACHE_BYTES = 40 << 10 };
 enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
 
 /* A weight matrix as the loops need it. */

@@ -1,13 +1,13 @@
 /*
- * How `tokens` records are cut into register tiles: sixes, then what is left as 4, 2 and 1. The cut cannot change any result: each token is computed
+ * How `tokens` records are cut into register tiles: sixes or eights, by family, then what is left as 4, 2 and 1. The cut cannot change any result: each token is computed
  * by itself. Every size is a function of its own, unrolled for its number of tokens and with one loop: V8 finds 256-bit pairs per function, and
  * gives up on one that has several such loops.
  */
 #pragma once
 #include "simd.h"
 
-/* Tokens by panels in one tile: at most 6 by 1, or 1 by STREAMS. */
-enum { TILE_SIZE = 6 };
+/* Tokens by panels in one tile: at most 8 by 1, or 1 by STREAMS. */
+enum { TILE_SIZE = 8 };
 
 /*
  * Up to this many tokens meet STREAMS panels side by side, one token after the other. Such products are limited by memory, and a core has
@@ -28,12 +28,12 @@ enum { UNPACK_FROM_TOKENS = STREAM_TOKENS + 1 };
     __VA_ARGS__;                                                                                                                      \
   }
 
-/* Defines name_1, name_2, name_4 and name_6, which run the given call with TILE, its number of tokens. `unpacked` may be 0. */
-#define TILE_KERNELS(name, ...)        \
+/* Defines name_1, name_2, name_4 and name_<most>, which run the given call with TILE, its number of tokens. `unpacked` may be 0. */
+#define TILE_KERNELS(name, most, ...)  \
   TILE_KERNEL(name, 1, __VA_ARGS__)    \
   TILE_KERNEL(name, 2, __VA_ARGS__)    \
   TILE_KERNEL(name, 4, __VA_ARGS__)    \
-  TILE_KERNEL(name, 6, __VA_ARGS__)
+  TILE_KERNEL(name, most, __VA_ARGS__)
 #define TILE_KERNEL(name, size, ...)                                                                                                  \
   static __attribute__((noinline)) void name##_##size(float *out, const uint8_t *panel, const uint8_t *unpacked, const uint8_t *const *x, int blocks) { \
     enum { TILE = size };                                                                                                             \
@@ -43,10 +43,11 @@ enum { UNPACK_FROM_TOKENS = STREAM_TOKENS + 1 };
   }
 
 /* out: f32[tokens, 8] through the functions of TILE_KERNELS. */
-#define RUN_TILES(name, out, panel, unpacked, x, blocks, tokens)                                    \
+#define RUN_TILES(name, most, out, panel, unpacked, x, blocks, tokens)                              \
   do {                                                                                              \
     int t = 0;                                                                                      \
-    for (; t + 6 <= (tokens); t += 6) name##_6((out) + 8 * t, panel, unpacked, (x) + t, blocks);    \
+    for (; t + most <= (tokens); t += most)                                                         \
+      name##_##most((out) + 8 * t, panel, unpacked, (x) + t, blocks);                               \
     for (; t + 4 <= (tokens); t += 4) name##_4((out) + 8 * t, panel, unpacked, (x) + t, blocks);    \
     for (; t + 2 <= (tokens); t += 2) name##_2((out) + 8 * t, panel, unpacked, (x) + t, blocks);    \
     for (; t < (tokens); t++) name##_1((out) + 8 * t, panel, unpacked, (x) + t, blocks);            \
