@@ -37,5 +37,5 @@ test('a model that cannot be run can be looked at', async () => {
 test('--machine shows what there is to run on', async () => {
   const { code, stdout } = await cli(['inspect', '--machine', '--json'])
   expect({ code, ...(JSON.parse(stdout) as object) }).toMatchObject({ code: 0, node: process.versions.node, executors: ['wasm'] })
-  expect((await cli(['inspect', '--machine'])).stdout).toMatch(/\nkernels +(relaxed|simd)\n/)
+  expect((await cli(['inspect', '--machine'])).stdout).toMatch(/\nkernels +(dot|relaxed|simd)\n/)
 })
