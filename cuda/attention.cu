@@ -26,7 +26,7 @@ int attend(tcu_engine &e, const layer_binding &layer, int forms) {
   arguments.runs = e.b.step.runs;
   arguments.positions = e.b.step.positions;
   arguments.block_tables = e.b.step.block_tables;
-  arguments.out = e.b.attended.rows;
+  arguments.out = e.b.attended;
   arguments.parts = e.b.parts;
   arguments.heads = shape.heads;
   arguments.kv_heads = shape.kv_heads;
@@ -37,7 +37,11 @@ int attend(tcu_engine &e, const layer_binding &layer, int forms) {
   arguments.scale = 1.44269504f / sqrtf((float)shape.head_dim);
   /* No run is empty, so as many tokens as runs means one token each. */
   const bool is_decode = e.step.token_count == e.step.run_count;
-  CHECK(is_decode ? attend_decode(e, arguments) : attend_prefill(e, arguments));
   const int quantized_forms = forms & ~FORM_ROWS;
-  return quantized_forms ? quantize_rows(e, e.b.attended, quantized_forms, shape.heads * shape.head_dim, e.step.token_count) : TCU_OK;
+  /* decode works on a head at a time: it can quantise when no block of a record reaches over two heads */
+  const bool whole = shape.head_dim % (quantized_forms & FORM_Q8X256 ? 256 : 32) == 0;
+  if (is_decode && whole) arguments.forms = quantized_forms;
+  CHECK(is_decode ? attend_decode(e, arguments) : attend_prefill(e, arguments));
+  if (!quantized_forms || arguments.forms) return TCU_OK;
+  return quantize_rows(e, e.b.attended, quantized_forms, shape.heads * shape.head_dim, e.step.token_count);
 }

@@ -15,7 +15,8 @@ struct attention_arguments {
   const int32_t *runs;             /* i32[runs, 4]: first token, tokens, row of block_tables */
   const int32_t *positions;        /* i32[tokens] */
   const int32_t *block_tables;     /* i32[*, blocks_per_sequence] */
-  float *out;                      /* f32[tokens, heads * head_dim] */
+  activations out;                 /* [tokens, heads * head_dim]: rows, and by decode also `forms` of them */
+  int forms;
   float *parts;                    /* attention_decode.cu */
   int heads, kv_heads, group, head_dim, blocks_per_sequence, run_count;
   float scale; /* of q: scores come out in units of ln 2 */

@@ -13,6 +13,8 @@
  */
 #include "attention.cuh"
 #include "attention_tile.cuh"
+#include "launch.cuh"
+#include "quantize.cuh"
 
 enum { DECODE_ROWS = 16, STAGES = 2, MERGE_THREADS = 128 };
 
@@ -115,6 +117,7 @@ template <int D>
 static __global__ void __launch_bounds__(decode_shape<D>::WARPS * 32) decode_kernel(attention_arguments a) {
   constexpr int WARPS = decode_shape<D>::WARPS, TILE = decode_shape<D>::TILE;
   extern __shared__ __align__(16) __half memory[];
+  let_next_start();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, splits = gridDim.x;
   const int32_t *run = a.runs + blockIdx.z * 4;
   const int token = run[0], keys = a.positions[token] + 1, tiles = (keys + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
@@ -131,9 +134,12 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS * 32) decode_ker
     for (int i = lane; i < STAGES * 2 * TILE / 8; i += 32) ((uint4 *)stages)[i] = make_uint4(0, 0, 0, 0);
     __syncwarp();
   }
-  const auto copy = [&](__half *to, const __half *cache, int tile, int block) {
+  const auto start_copy = [&](__half *to, const __half *cache, int tile, int block) {
     const int64_t at = ((int64_t)block * a.kv_heads + kv_head) * KV_BLOCK_TOKENS * a.head_dim;
-    if (tile < end) copy_tile<D>(to, cache + at, a.head_dim, keys - tile * KV_BLOCK_TOKENS, lane);
+    copy_tile<D>(to, cache + at, a.head_dim, keys - tile * KV_BLOCK_TOKENS, lane);
+  };
+  const auto copy = [&](__half *to, const __half *cache, int tile, int block) {
+    if (tile < end) start_copy(to, cache, tile, block);
     copies_commit();
   };
   const auto block_of = [&](int tile) { return tile < end ? table[tile] : 0; };
@@ -141,11 +147,21 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS * 32) decode_ker
   int tile = begin + warp, stage = 0, blocks[STAGES];
 #pragma unroll
   for (int i = 0; i < STAGES; i++) blocks[i] = block_of(tile + i * WARPS);
+  /* The first copies of a warp are one group. Tiles of earlier steps need not wait; the last one's newest key comes from the kernel ahead. */
+  const auto first_copies = [&](bool newest) {
 #pragma unroll
-  for (int i = 0; i < STAGES; i++) {
-    copy(stages + i * 2 * TILE, a.keys, tile + i * WARPS, blocks[i]);
-    copy(stages + i * 2 * TILE + TILE, a.values, tile + i * WARPS, blocks[i]);
-  }
+    for (int i = 0; i < STAGES; i++) {
+      const int of = tile + i * WARPS;
+      if (of >= end || (of == tiles - 1) != newest) continue;
+      start_copy(stages + i * 2 * TILE, a.keys, of, blocks[i]);
+      start_copy(stages + i * 2 * TILE + TILE, a.values, of, blocks[i]);
+    }
+  };
+  first_copies(false);
+  wait_for_previous();
+  first_copies(true);
+#pragma unroll
+  for (int i = 0; i < 2 * STAGES; i++) copies_commit();
   split_queries<D>(queries, a.qkv + token * qkv_stride + (int64_t)head * a.head_dim, rows, a.head_dim, a.scale);
   __syncthreads();
 
@@ -208,6 +224,8 @@ static __global__ void __launch_bounds__(decode_shape<D>::WARPS * 32) decode_ker
 static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(attention_arguments a, int splits) {
   __shared__ float factors[DECODE_SPLITS];
   __shared__ float4 partial[MERGE_THREADS];
+  let_next_start();
+  wait_for_previous();
   const int32_t *run = a.runs + blockIdx.y * 4;
   const int token = run[0], tiles = a.positions[token] / KV_BLOCK_TOKENS + 1, per_split = tiles_per_split(tiles, splits);
   const int used = (tiles + per_split - 1) / per_split;
@@ -238,12 +256,22 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(attention_a
   }
   partial[threadIdx.x] = sum;
   __syncthreads();
-  if (team > 0) return;
-  for (int i = 1; i < teams; i++) {
-    const float4 other = partial[i * quads + quad];
-    sum = make_float4(sum.x + other.x, sum.y + other.y, sum.z + other.z, sum.w + other.w);
+  if (team == 0) {
+    for (int i = 1; i < teams; i++) {
+      const float4 other = partial[i * quads + quad];
+      sum = make_float4(sum.x + other.x, sum.y + other.y, sum.z + other.z, sum.w + other.w);
+    }
+    ((float4 *)(a.out.rows + ((int64_t)token * a.heads + blockIdx.x) * a.head_dim))[quad] = sum;
   }
-  ((float4 *)(a.out + ((int64_t)token * a.heads + blockIdx.x) * a.head_dim))[quad] = sum;
+  if (!a.forms) return;
+  __syncthreads(); /* all are done with the other teams' numbers */
+  if (team == 0) partial[quad] = sum;
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+  const int column = (int)threadIdx.x * LANE_COLUMNS;
+  float own[LANE_COLUMNS];
+  load_lane(own, (const float *)partial, column, column < a.head_dim);
+  store_forms(a.out, a.forms, own, (size_t)token, (int)blockIdx.x * a.head_dim + column, a.heads * a.head_dim, column < a.head_dim);
 }
 
 /* Parts of each context for `blocks` blocks in each: one wave of the device when that comes out even enough, four otherwise. */
@@ -266,9 +294,9 @@ template <int D> static int launch_decode(tcu_engine &e, const attention_argumen
   if (floats > e.b.parts_floats) return failed(TCU_SHAPE, "attention: parts of %llu floats do not fit", (unsigned long long)floats);
   CHECK_CUDA(cudaFuncSetAttribute(decode_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::BYTES));
   const dim3 grid((unsigned)splits, (unsigned)(a.kv_heads * row_tiles), (unsigned)a.run_count);
-  decode_kernel<D><<<grid, shape::WARPS * 32, shape::BYTES, e.stream>>>(a);
+  launch_after(e, decode_kernel<D>, grid, shape::WARPS * 32, shape::BYTES, a);
   CHECK_LAUNCH("decode_kernel");
-  merge_kernel<<<dim3((unsigned)a.heads, (unsigned)a.run_count), MERGE_THREADS, 0, e.stream>>>(a, splits);
+  launch_after(e, merge_kernel, dim3((unsigned)a.heads, (unsigned)a.run_count), MERGE_THREADS, 0, a, splits);
   CHECK_LAUNCH("merge_kernel");
   return TCU_OK;
 }

@@ -82,7 +82,7 @@ static __global__ void __launch_bounds__(prefill_shape<D>::WARPS * 32) prefill_k
     const int64_t head = kv_head * a.group + min(row, last_row) % a.group;
     const bool is_there = row <= last_row;
     positions[i] = a.positions[token];
-    out[i] = is_there ? a.out + ((int64_t)token * a.heads + head) * a.head_dim : nullptr;
+    out[i] = is_there ? a.out.rows + ((int64_t)token * a.heads + head) * a.head_dim : nullptr;
     const float *q = a.qkv + ((int64_t)token * (a.heads + 2 * a.kv_heads) + head) * a.head_dim;
 #pragma unroll
     for (int k = 0; k < D / 8; k++) {

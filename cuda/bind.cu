@@ -133,9 +133,10 @@ int tcu_bind_model(tcu_engine *e, const tcu_model *model) {
 
 int tcu_attach(tcu_engine *e, const tcu_host *host) {
   CHECK(enter(e));
-  if (!host || !host->poison || !host->published || !host->completed || !host->finished || !host->status || !host->top_ids || !host->top_logits) {
+  if (!host || !host->poison || !host->published || !host->completed || !host->finished || !host->status) {
     return failed(TCU_ARGUMENT, "tcu_attach: a null pointer");
   }
+  if (e->shape.top > 0 && (!host->top_ids || !host->top_logits)) return failed(TCU_ARGUMENT, "tcu_attach: nowhere to put the best tokens");
   const uint64_t outputs = (uint64_t)e->shape.outputs, top = outputs * (uint64_t)e->shape.top * 4;
   const auto see = [e](const void *address, uint64_t bytes, auto &device) {
     return device_address(*e, address, bytes, "tcu_attach", (void **)&device);

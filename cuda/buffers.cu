@@ -96,7 +96,7 @@ const char *shape_fault(const tcu_shape &s) {
   if (s.device_experts && (s.experts == 0 || s.ffn_expert == 0)) return "device_experts without experts or ffn_expert";
   if (s.ubatch <= 0 || s.sequences <= 0 || s.outputs <= 0) return "ubatch, sequences or outputs is not positive";
   if (s.kv_blocks <= 0 || s.blocks_per_sequence <= 0) return "kv_blocks or blocks_per_sequence is not positive";
-  if (s.top < 1 || s.top > MOST_TOP || s.top > s.vocabulary) return "top is not from 1 to 64 and the vocabulary";
+  if (s.top < 0 || s.top > MOST_TOP || s.top > s.vocabulary) return "top is not from 0 to 64 and the vocabulary";
   if (s.deadline_ms <= 0) return "deadline_ms is not positive";
   return nullptr;
 }

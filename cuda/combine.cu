@@ -1,5 +1,5 @@
 /* x += routed + shared */
-#include "engine.cuh"
+#include "launch.cuh"
 
 enum { COMBINE_THREADS = 256 };
 
@@ -8,6 +8,8 @@ enum { COMBINE_THREADS = 256 };
  * the caches, 16 bytes a thread.
  */
 __global__ void __launch_bounds__(COMBINE_THREADS) combine_kernel(float4 *x, const float4 *routed, const float4 *shared, int64_t count) {
+  let_next_start();
+  wait_for_previous();
   const int64_t i = (int64_t)blockIdx.x * COMBINE_THREADS + threadIdx.x;
   if (i >= count) return;
   float4 sum = routed ? __ldcv(routed + i) : make_float4(0, 0, 0, 0);
@@ -22,7 +24,7 @@ __global__ void __launch_bounds__(COMBINE_THREADS) combine_kernel(float4 *x, con
 int combine(tcu_engine &e, const float *routed, const float *shared) {
   const int64_t count = (int64_t)e.step.token_count * e.shape.hidden / 4;
   const unsigned blocks = (unsigned)((count + COMBINE_THREADS - 1) / COMBINE_THREADS);
-  combine_kernel<<<blocks, COMBINE_THREADS, 0, e.stream>>>((float4 *)e.b.x, (const float4 *)routed, (const float4 *)shared, count);
+  launch_after(e, combine_kernel, dim3(blocks), COMBINE_THREADS, 0, (float4 *)e.b.x, (const float4 *)routed, (const float4 *)shared, count);
   CHECK_LAUNCH("combine_kernel");
   return TCU_OK;
 }

@@ -1,11 +1,13 @@
 /* Token ids to rows of the embedding, in any format. */
-#include "engine.cuh"
+#include "launch.cuh"
 
 enum { EMBED_THREADS = 128 };
 
 /* y: f32[tokens, columns]; a block for a part of a row. A thread has 16 weights of a quantised format, or one of a float format. */
 template <typename W>
 __global__ void __launch_bounds__(EMBED_THREADS) embed_kernel(float *y, const uint8_t *matrix, const int32_t *ids, int columns) {
+  let_next_start();
+  wait_for_previous();
   const int t = (int)blockIdx.y, at = (int)(blockIdx.x * EMBED_THREADS + threadIdx.x);
   const uint8_t *row = matrix + (size_t)ids[t] * ((size_t)(columns / W::ELEMENTS) * W::BYTES);
   float *out = y + (size_t)t * (size_t)columns;
@@ -32,7 +34,7 @@ int embed(tcu_engine &e) {
     typedef decltype(format) W;
     const int activation = W::ACTIVATION, units = activation == ACTIVATION_F32 ? columns : columns / GROUP;
     const dim3 grid((unsigned)(units + EMBED_THREADS - 1) / EMBED_THREADS, (unsigned)e.step.token_count);
-    embed_kernel<W><<<grid, EMBED_THREADS, 0, e.stream>>>(e.b.x, (const uint8_t *)matrix.address, e.b.step.token_ids, columns);
+    launch_after(e, embed_kernel<W>, grid, EMBED_THREADS, 0, e.b.x, (const uint8_t *)matrix.address, e.b.step.token_ids, columns);
     CHECK_LAUNCH("embed_kernel");
     return (int)TCU_OK;
   };

@@ -48,6 +48,7 @@ int enter(tcu_engine *e) {
 int enter_step(tcu_engine *e) {
   CHECK(enter(e));
   if (e->step.token_count == 0) return failed(TCU_ARGUMENT, "no step was begun");
+  e->normed_layer = -1;
   return TCU_OK;
 }
 
@@ -60,8 +61,9 @@ int enter_layer(tcu_engine *e, int layer) {
 /* What tcu_open does once there is an engine to close when it fails. */
 static int open_engine(tcu_engine &e, const double *rope_frequencies) {
   CHECK_CUDA(cudaSetDevice(e.device));
-  CHECK(check_code(e.device));
+  CHECK(check_code(e.device, e.starts_early));
   CHECK_CUDA(cudaDeviceGetAttribute(&e.multiprocessors, cudaDevAttrMultiProcessorCount, e.device));
+  CHECK_CUDA(cudaDeviceGetAttribute(&e.shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, e.device));
   /* steps go first: uploads must not take their place */
   int least, greatest;
   CHECK_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
@@ -105,7 +107,7 @@ int tcu_open(int32_t device, const tcu_shape *shape, const double *rope_frequenc
   if (!e) return failed(TCU_MEMORY, "tcu_open: no host memory");
   e->device = device;
   e->shape = *shape;
-  e->published_layer = -1;
+  e->published_layer = e->normed_layer = -1;
   e->layers.resize((size_t)shape->layers);
   const int status = open_engine(*e, rope_frequencies);
   if (status != TCU_OK) {

@@ -11,7 +11,6 @@
 #include <vector>
 #include "buffers.h"
 #include "formats.cuh"
-#include "formats.cuh"
 #include "tandem_cuda.h"
 
 /* Forms of activations to be made, as bits. */
@@ -49,7 +48,8 @@ struct tcu_engine {
   cudaStream_t stream, copy_stream;
   cudaEvent_t lanes[UPLOAD_LANES];
   bool capturing;
-  int multiprocessors;
+  int multiprocessors, shared_bytes; /* shared memory of each */
+  bool starts_early; /* kernels may begin before the one ahead has ended: launch.cuh */
   buffers b;
   tcu_host host; /* addresses as the device sees them */
   bool attached;
@@ -62,6 +62,8 @@ struct tcu_engine {
   engine_words *words, *device_words; /* the same memory, as the host and as the device sees it */
   tcu_step step;                      /* numbers of the step at hand; no tokens before the first one */
   int published_layer;                /* whose hand-off tcu_router has already told, waiting for its tcu_publish; -1: none */
+  int normed_layer;                   /* whose attention's input tcu_combine has already left in b.normed; -1: none. Any other stage ends it */
+  bool ids_settled;                   /* a product was queued behind the router: whatever comes later may read expert ids before it waits */
 };
 
 struct tcu_graph {
@@ -109,17 +111,27 @@ inline int form_of(int format) {
 
 /* quantize.cu: y = x / rms(x) * weight in the given forms; rows taken through `index` (i32[tokens]) when it is not null. */
 int norm_and_quantize(tcu_engine &e, const activations &y, int forms, const float *x, const float *weight, const int32_t *index, int columns, int tokens);
+/* quantize.cu: e.b.x += routed (null: none) + shared (null: none) as `combine` does it, then norm_and_quantize of it; for few tokens. */
+int combine_and_norm(tcu_engine &e, const float *routed, const float *shared, const activations &y, int forms, const float *weight);
 /* quantize.cu: the given forms of y.rows, which are complete. */
 int quantize_rows(tcu_engine &e, const activations &y, int forms, int columns, int tokens);
 
 /* matmul.cu: y[t][r] = W x + bias, or += ; f32[tokens, y_stride]. Chooses matvec (tokens <= DECODE_TOKENS) or tiles. */
 enum matmul_flags { MATMUL_STORE = 0, MATMUL_ADD = 1 };
 int matmul(tcu_engine &e, const tcu_matrix &w, const activations &x, float *y, int y_stride, int flags, const float *bias, int tokens);
+/* matmul.cu: the same for matrices with equal columns, whose results stand side by side in a row of y: y[t] = W_0 x + bias_0, W_1 x + bias_1, ... */
+struct stacked_matrix {
+  tcu_matrix w;
+  const float *bias;
+};
+enum { MOST_STACKED = 3 };
+int matmul_stacked(tcu_engine &e, const stacked_matrix *stack, int count, const activations &x, float *y, int y_stride, int tokens);
 /* matmul.cu: e.b.hidden = silu(gate x) * (up x) in the forms that `down` wants, of a network with one expert. */
 int gated(tcu_engine &e, const tcu_ffn &ffn, const activations &x, int tokens);
 
 /* matvec.cu: 1 to DECODE_TOKENS tokens, every weight is read once for all of them. */
 int matvec(tcu_engine &e, const tcu_matrix &w, const activations &x, float *y, int y_stride, int flags, const float *bias, int tokens);
+int matvec_stacked(tcu_engine &e, const stacked_matrix *stack, int count, const activations &x, float *y, int y_stride, int tokens);
 int matvec_gated(tcu_engine &e, const tcu_ffn &ffn, const activations &x, int tokens);
 /* matvec.cu: e.b.routed = the layer's experts of e.b.normed, each pair (token, expert) read on its own. */
 int matvec_experts(tcu_engine &e, const tcu_ffn &ffn, int tokens);
@@ -140,8 +152,8 @@ int publish(tcu_engine &e, const layer_binding &layer);
 int await_routed(tcu_engine &e);
 /* combine.cu: e.b.x += routed (null: none) + shared (null: none), f32[tokens, hidden] each. */
 int combine(tcu_engine &e, const float *routed, const float *shared);
-/* step.cu: TCU_ABSENT when the library has no code for the device. */
-int check_code(int device);
+/* step.cu: TCU_ABSENT when the library has no code for the device; whether that code knows how to begin early (launch.cuh). */
+int check_code(int device, bool &starts_early);
 
 /* attention.cu: qkv -> rope, cache -> e.b.attended in the given forms. */
 int attend(tcu_engine &e, const layer_binding &layer, int forms);

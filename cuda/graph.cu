@@ -15,7 +15,7 @@ int tcu_capture_end(tcu_engine *e, tcu_graph **graph) {
   if (!e->capturing) return failed(TCU_ARGUMENT, "tcu_capture_end: not capturing");
   /* the capture ends whatever comes back, and with it any error that was made inside */
   e->capturing = false;
-  e->published_layer = -1;
+  e->published_layer = e->normed_layer = -1;
   cudaGraph_t recorded = nullptr;
   const cudaError_t error = cudaStreamEndCapture(e->stream, &recorded);
   if (error != cudaSuccess) {

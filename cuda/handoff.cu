@@ -8,8 +8,8 @@
  *
  * Counts live in device memory, because a graph repeats its kernels with the same parameters. Differences of counts are compared: they wrap.
  */
-#include "engine.cuh"
 #include "handoff.cuh"
+#include "launch.cuh"
 #include "system.cuh"
 
 enum { WATCHERS = 32 };
@@ -28,6 +28,8 @@ int publish(tcu_engine &e, const layer_binding &layer) {
  */
 __global__ void __launch_bounds__(WATCHERS) await_kernel(uint32_t *counters, const int32_t *completed, const int32_t *poison, const int32_t *closing,
                                                          int32_t *status, uint64_t deadline_ns) {
+  let_next_start();
+  wait_for_previous();
   if (counters[COUNTER_FAILED]) return;
   const uint32_t wanted = counters[COUNTER_PUBLISHED];
   const uint64_t begin = global_time();
@@ -47,7 +49,7 @@ __global__ void __launch_bounds__(WATCHERS) await_kernel(uint32_t *counters, con
 
 int await_routed(tcu_engine &e) {
   const uint64_t deadline_ns = (uint64_t)e.shape.deadline_ms * 1000000;
-  await_kernel<<<1, WATCHERS, 0, e.stream>>>(e.b.counters, e.host.completed, e.host.poison, &e.device_words->closing, e.host.status, deadline_ns);
+  launch_after(e, await_kernel, dim3(1), WATCHERS, 0, e.b.counters, e.host.completed, e.host.poison, &e.device_words->closing, e.host.status, deadline_ns);
   CHECK_LAUNCH("await_kernel");
   return TCU_OK;
 }

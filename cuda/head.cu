@@ -80,9 +80,11 @@ int tcu_head(tcu_engine *e, int32_t want_logits) {
   if (rows == 0) return TCU_OK;
   const float *norm = (const float *)e->model.output_norm;
   CHECK(norm_and_quantize(*e, e->b.normed, form_of(head.format), e->b.x, norm, e->b.step.outputs, hidden, rows));
-  CHECK(matmul(*e, head, e->b.normed, e->b.logits, vocabulary, MATMUL_STORE, nullptr, rows));
-  CHECK(tell_top(*e, rows));
-  if (want_logits) {
+  /* logits that nobody looks at on the device go to the host as they come: a copy behind the product would take longer */
+  const bool straight = want_logits && e->shape.top == 0 && rows <= DECODE_TOKENS;
+  CHECK(matmul(*e, head, e->b.normed, straight ? e->host.logits : e->b.logits, vocabulary, MATMUL_STORE, nullptr, rows));
+  if (e->shape.top > 0) CHECK(tell_top(*e, rows));
+  if (want_logits && !straight) {
     const size_t bytes = (size_t)rows * (size_t)vocabulary * sizeof(float);
     CHECK_CUDA(cudaMemcpyAsync(e->host.logits, e->b.logits, bytes, cudaMemcpyDefault, e->stream));
   }

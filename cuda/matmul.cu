@@ -25,6 +25,15 @@ int matmul(tcu_engine &e, const tcu_matrix &w, const activations &x, float *y, i
   return matmul_tiles(e, w, x, y, y_stride, flags, bias, tokens);
 }
 
+int matmul_stacked(tcu_engine &e, const stacked_matrix *stack, int count, const activations &x, float *y, int y_stride, int tokens) {
+  if (tokens <= DECODE_TOKENS) return matvec_stacked(e, stack, count, x, y, y_stride, tokens);
+  for (int i = 0; i < count; i++) {
+    CHECK(matmul_tiles(e, stack[i].w, x, y, y_stride, MATMUL_STORE, stack[i].bias, tokens));
+    y += stack[i].w.rows;
+  }
+  return TCU_OK;
+}
+
 int gated(tcu_engine &e, const tcu_ffn &ffn, const activations &x, int tokens) {
   if (tokens <= DECODE_TOKENS) return matvec_gated(e, ffn, x, tokens);
   const int columns = ffn.gate.rows;

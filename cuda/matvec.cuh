@@ -6,12 +6,12 @@
  * nor on how many tokens are in the call.
  */
 #pragma once
-#include "engine.cuh"
+#include "launch.cuh"
 
-enum { MATVEC_WARPS = 4, MATVEC_THREADS = 32 * MATVEC_WARPS, WARP_ROWS = 4 };
+enum { MATVEC_WARPS = 4, MATVEC_THREADS = 32 * MATVEC_WARPS };
 
 /*
- * STORE  y[t] (=, +=) W x[t] + bias; with experts: y[p] = W_e x[token of p] for pair p = blockIdx.y, e = ids[p]
+ * STORE  y[t] (=, +=) W x[t] + bias, of up to MOST_STACKED matrices side by side; with experts: y[p] = W_e x[token of p] for pair p = blockIdx.y, e = ids[p]
  * GATED  y[t] = silu(gate x[t]) * (up x[t]); with experts the same for pair p = blockIdx.y
  * MIXED  y[t] = sum over i of expert_weights[t, i] * W_e x[t, i] for token t = blockIdx.y, e = ids[t, i], i ascending
  */
@@ -19,9 +19,12 @@ enum matvec_kind { MATVEC_STORE, MATVEC_GATED, MATVEC_MIXED };
 
 struct matvec_call {
   int kind, add;
-  const uint8_t *matrices[2]; /* GATED: gate, up */
-  int rows, columns;
-  int block_rows;             /* a multiple of WARP_ROWS */
+  int early; /* weights may be fetched before the kernel ahead is done: it is not the one that chooses the experts */
+  const uint8_t *matrices[MOST_STACKED]; /* GATED: gate, up; STORE: those that are stacked */
+  const float *biases[MOST_STACKED];
+  int rows[MOST_STACKED], first_blocks[MOST_STACKED]; /* of the stacked ones: in blockIdx.x */
+  int stacked, columns;
+  int block_rows;
   int tokens;                 /* vectors that share the weights; 1 with experts */
   int jobs;                   /* matrices that a block reads: 1, GATED 2, MIXED `used` */
   const int32_t *ids;         /* i32[*, used], or null: no experts */
@@ -31,15 +34,40 @@ struct matvec_call {
   activations x;
   float *y;                   /* f32[*, y_stride] */
   int y_stride;
-  const float *bias;
 };
 
+/* Which rows a block has: of which of the stacked matrices, and where those begin in y; the experts of its jobs. */
+struct block_place {
+  int matrix, first_row, rows, y_begin;
+  const int32_t *experts; /* in shared memory */
+};
+
+/*
+ * All threads of a block. Ids are read from the L2 cache, because that may happen before the wait for the kernel ahead, and once: a trip there for
+ * every pass would hold a warp up.
+ */
+static __device__ __forceinline__ block_place place_of(const matvec_call &call) {
+  __shared__ int32_t experts[MOST_USED];
+  if (call.ids) {
+    const bool mixed = call.kind == MATVEC_MIXED;
+    const size_t pair = mixed ? (size_t)blockIdx.y * (size_t)call.used : blockIdx.y;
+    if ((int)threadIdx.x < (mixed ? call.used : 1)) experts[threadIdx.x] = __ldcg(call.ids + pair + threadIdx.x);
+    __syncthreads();
+  }
+  block_place at = {0, 0, call.rows[0], 0, experts};
+  while (at.matrix + 1 < call.stacked && (int)blockIdx.x >= call.first_blocks[at.matrix + 1]) {
+    at.y_begin += at.rows;
+    at.rows = call.rows[++at.matrix];
+  }
+  at.first_row = ((int)blockIdx.x - call.first_blocks[at.matrix]) * call.block_rows;
+  return at;
+}
+
 /* A block's matrix for a job, and the row of x that meets it; the row of token t is t rows on. */
-static __device__ __forceinline__ const uint8_t *matrix_of(const matvec_call &call, int job) {
-  const int which = call.kind == MATVEC_GATED ? job : 0;
+static __device__ __forceinline__ const uint8_t *matrix_of(const matvec_call &call, const block_place &place, int job) {
+  const int which = call.kind == MATVEC_GATED ? job : place.matrix;
   if (!call.ids) return call.matrices[which];
-  const size_t pair = call.kind == MATVEC_MIXED ? (size_t)blockIdx.y * (size_t)call.used + (size_t)job : blockIdx.y;
-  return call.matrices[which] + (size_t)call.ids[pair] * call.expert_bytes[which];
+  return call.matrices[which] + (size_t)place.experts[call.kind == MATVEC_MIXED ? job : 0] * call.expert_bytes[which];
 }
 static __device__ __forceinline__ size_t vector_of(const matvec_call &call, int job) {
   if (!call.ids) return 0;
@@ -47,22 +75,24 @@ static __device__ __forceinline__ size_t vector_of(const matvec_call &call, int 
 }
 
 /*
- * The sums over the 32 lanes of own[0] to own[TOKENS - 1] (a power of 2): lane l gets that of token l % TOKENS. Every token's numbers are added in
- * the same order whatever TOKENS is: at each stride the lanes that are left exchange one half of what they hold for the other.
+ * The sums over the 32 lanes of own[0] to own[COUNT - 1] (a power of 2): lane l gets that of number l / (32 / COUNT). Whatever COUNT is, a number's
+ * parts are added in the same order: those of lanes 16 apart, then 8, and so on; lanes exchange one half of the numbers that they have left for the
+ * other as long as they have several.
  */
-template <int TOKENS> static __device__ __forceinline__ float sum_of_lanes(float (&own)[TOKENS]) {
-  const int lane = threadIdx.x % 32;
-  UNROLL for (int stride = 16; stride >= TOKENS; stride /= 2) {
-    UNROLL for (int t = 0; t < TOKENS; t++) own[t] += __shfl_xor_sync(~0u, own[t], stride);
-  }
-  UNROLL for (int stride = TOKENS / 2; stride > 0; stride /= 2) {
-    const bool upper = lane & stride;
-    UNROLL for (int t = 0; t < stride; t++) {
-      const float sent = upper ? own[t] : own[t + stride], kept = upper ? own[t + stride] : own[t];
-      own[t] = kept + __shfl_xor_sync(~0u, sent, stride);
+template <int COUNT, int STRIDE = 16> static __device__ __forceinline__ float sum_of_lanes(float *own) {
+  if constexpr (STRIDE == 0) {
+    return own[0];
+  } else if constexpr (COUNT == 1) {
+    own[0] += __shfl_xor_sync(~0u, own[0], STRIDE);
+    return sum_of_lanes<1, STRIDE / 2>(own);
+  } else {
+    const bool upper = threadIdx.x & STRIDE;
+    UNROLL for (int i = 0; i < COUNT / 2; i++) {
+      const float sent = upper ? own[i] : own[i + COUNT / 2], kept = upper ? own[i + COUNT / 2] : own[i];
+      own[i] = kept + __shfl_xor_sync(~0u, sent, STRIDE);
     }
+    return sum_of_lanes<COUNT / 2, STRIDE / 2>(own);
   }
-  return own[0];
 }
 
 /* partial: f32[passes, block_rows, TOKENS]; the sum of `slices` passes from `first` on. */
@@ -73,12 +103,13 @@ static __device__ __forceinline__ float sum_of_passes(const float *partial, int 
 }
 
 /* Writes a block's results. partial: f32[jobs * slices, block_rows, TOKENS], complete. */
-template <int TOKENS> static __device__ void finish(const matvec_call &call, const float *partial, int slices, int first_row) {
+template <int TOKENS> static __device__ void finish(const matvec_call &call, const block_place &place, const float *partial, int slices) {
   const int stride = call.block_rows * TOKENS;
-  for (int at = (int)threadIdx.x; at < stride; at += (int)blockDim.x) {
-    const int r = first_row + at / TOKENS, t = at % TOKENS;
-    if (r >= call.rows || t >= call.tokens) continue;
-    float *y = call.y + (size_t)(call.ids ? (int)blockIdx.y : t) * (size_t)call.y_stride + r;
+  for (int i = (int)threadIdx.x; i < stride; i += (int)blockDim.x) {
+    /* neighbouring threads have neighbouring rows: y may be host memory */
+    const int t = i / call.block_rows, row = i - t * call.block_rows, at = row * TOKENS + t, r = place.first_row + row;
+    if (r >= place.rows || t >= call.tokens) continue;
+    float *y = call.y + (size_t)(call.ids ? (int)blockIdx.y : t) * (size_t)call.y_stride + place.y_begin + r;
     float value = sum_of_passes(partial, 0, slices, stride, at);
     if (call.kind == MATVEC_GATED) {
       value = value / (1 + expf(-value)) * sum_of_passes(partial, slices, slices, stride, at);
@@ -87,7 +118,8 @@ template <int TOKENS> static __device__ void finish(const matvec_call &call, con
       value *= by[0];
       for (int job = 1; job < call.jobs; job++) value += by[job] * sum_of_passes(partial, job * slices, slices, stride, at);
     } else {
-      if (call.bias) value += call.bias[r];
+      const float *bias = call.biases[place.matrix];
+      if (bias) value += bias[r];
       if (call.add) value += *y;
     }
     *y = value;

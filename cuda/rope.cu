@@ -1,5 +1,6 @@
 /* rope_store: norm and rotation of q and k, and the way of keys and values into the cache. One warp for each head of each token. */
 #include "attention.cuh"
+#include "launch.cuh"
 
 enum { ROPE_WARPS = 8 };
 
@@ -40,6 +41,10 @@ static __device__ void rope_head(T *y, const float *x, const float *norm, const 
 }
 
 static __global__ void __launch_bounds__(32 * ROPE_WARPS) rope_kernel(rope_arguments a) {
+  let_next_start();
+  if (a.q_norm && threadIdx.x * 32 < a.head_dim) prefetch_line(a.q_norm + threadIdx.x * 32);
+  if (a.k_norm && threadIdx.x * 32 < a.head_dim) prefetch_line(a.k_norm + threadIdx.x * 32);
+  wait_for_previous();
   const int lane = threadIdx.x % 32, vectors = a.heads + 2 * a.kv_heads;
   const int index = blockIdx.x * ROPE_WARPS + threadIdx.x / 32, token = index / vectors, vector = index % vectors;
   if (token >= a.tokens) return;
@@ -77,7 +82,7 @@ int rope_store(tcu_engine &e, const layer_binding &layer) {
   arguments.tokens = e.step.token_count;
   arguments.epsilon = shape.epsilon;
   const int warps = e.step.token_count * (shape.heads + 2 * shape.kv_heads);
-  rope_kernel<<<(unsigned)((warps + ROPE_WARPS - 1) / ROPE_WARPS), 32 * ROPE_WARPS, 0, e.stream>>>(arguments);
+  launch_after(e, rope_kernel, dim3((unsigned)((warps + ROPE_WARPS - 1) / ROPE_WARPS)), 32 * ROPE_WARPS, 0, arguments);
   CHECK_LAUNCH("rope_kernel");
   return TCU_OK;
 }

@@ -2,8 +2,8 @@
  * Which experts a token goes to: wasm/routing.c for one token a block, and with a slot the hand-off's records, written by the block's other warps
  * meanwhile. For few tokens the same kernel tells the pool, which saves a launch where it counts.
  */
-#include "engine.cuh"
 #include "handoff.cuh"
+#include "launch.cuh"
 #include "order.cuh"
 #include "records.cuh"
 
@@ -126,6 +126,11 @@ __device__ void write_slot(const route_arguments &a, int t) {
 /* A block for every token. With `published` the last block to be done tells the pool. */
 __global__ void __launch_bounds__(ROUTE_THREADS) route_kernel(route_arguments a) {
   const int t = (int)blockIdx.x;
+  let_next_start();
+  if (a.bias && threadIdx.x < 32) {
+    for (int e = (int)threadIdx.x * 32; e < a.experts; e += 32 * 32) prefetch_line(a.bias + e);
+  }
+  wait_for_previous();
   if (threadIdx.x < 32) choose(a, t, (int)threadIdx.x);
   else write_slot(a, t);
   if (!a.published) return;
@@ -160,7 +165,8 @@ int route(tcu_engine &e, const layer_binding &layer, bool publish) {
   a.hidden = s.hidden;
   a.tokens = e.step.token_count;
   const size_t shared = (size_t)s.experts * 2 * sizeof(float);
-  route_kernel<<<(unsigned)a.tokens, layer.has_slot ? ROUTE_THREADS : 32, shared, e.stream>>>(a);
+  e.ids_settled = false;
+  launch_after(e, route_kernel, dim3((unsigned)a.tokens), layer.has_slot ? ROUTE_THREADS : 32, shared, a);
   CHECK_LAUNCH("route_kernel");
   return TCU_OK;
 }

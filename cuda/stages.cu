@@ -13,17 +13,17 @@ int tcu_embed(tcu_engine *e) {
 }
 
 int tcu_attention(tcu_engine *e, int32_t layer) {
+  const bool normed_already = e && e->normed_layer == layer;
   CHECK(enter_layer(e, layer));
   const layer_binding &l = binding(e, layer);
   const tcu_layer &w = l.weights;
   const tcu_shape &s = e->shape;
   if (!w.q.address) return absent("tcu_attention", layer);
-  const int tokens = e->step.token_count, q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim, stride = q + 2 * kv;
+  const int tokens = e->step.token_count, q = s.heads * s.head_dim, kv = s.kv_heads * s.head_dim;
   const activations &normed = e->b.normed;
-  CHECK(norm_and_quantize(*e, normed, l.normed_forms, e->b.x, (const float *)w.attention_norm, nullptr, s.hidden, tokens));
-  CHECK(matmul(*e, w.q, normed, e->b.qkv, stride, MATMUL_STORE, (const float *)w.q_bias, tokens));
-  CHECK(matmul(*e, w.k, normed, e->b.qkv + q, stride, MATMUL_STORE, (const float *)w.k_bias, tokens));
-  CHECK(matmul(*e, w.v, normed, e->b.qkv + q + kv, stride, MATMUL_STORE, (const float *)w.v_bias, tokens));
+  if (!normed_already) CHECK(norm_and_quantize(*e, normed, l.normed_forms, e->b.x, (const float *)w.attention_norm, nullptr, s.hidden, tokens));
+  const stacked_matrix qkv[] = {{w.q, (const float *)w.q_bias}, {w.k, (const float *)w.k_bias}, {w.v, (const float *)w.v_bias}};
+  CHECK(matmul_stacked(*e, qkv, 3, normed, e->b.qkv, q + 2 * kv, tokens));
   CHECK(attend(*e, l, form_of(w.output.format)));
   return matmul(*e, w.output, e->b.attended, e->b.x, s.hidden, MATMUL_ADD, nullptr, tokens);
 }
@@ -91,5 +91,11 @@ int tcu_combine(tcu_engine *e, int32_t layer) {
   CHECK(enter_layer(e, layer));
   const layer_binding &l = binding(e, layer);
   if (!l.has_slot && !l.weights.routed.gate.address) return absent("tcu_combine", layer);
-  return combine(*e, l.has_slot ? l.slot.routed : e->b.routed, l.weights.shared.gate.address ? e->b.shared : nullptr);
+  const float *routed = l.has_slot ? l.slot.routed : e->b.routed, *shared = l.weights.shared.gate.address ? e->b.shared : nullptr;
+  /* for few tokens the next layer's norm is done on the way: one launch less, and x is at hand */
+  const layer_binding *next = layer + 1 < e->shape.layers ? &binding(e, layer + 1) : nullptr;
+  if (!next || !next->weights.q.address || e->step.token_count > DECODE_TOKENS) return combine(*e, routed, shared);
+  CHECK(combine_and_norm(*e, routed, shared, e->b.normed, next->normed_forms, (const float *)next->weights.attention_norm));
+  e->normed_layer = layer + 1;
+  return TCU_OK;
 }

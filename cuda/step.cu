@@ -101,6 +101,7 @@ int tcu_begin_step(tcu_engine *e, const tcu_step *step) {
   begin_kernel<<<(unsigned)grid, STEP_THREADS, 0, e->stream>>>(e->b.step, from, e->b.frequencies);
   CHECK_LAUNCH("begin_kernel");
   e->step = *step;
+  e->normed_layer = -1;
   return TCU_OK;
 }
 
@@ -117,10 +118,14 @@ int tcu_end_step(tcu_engine *e) {
   return TCU_OK;
 }
 
-int check_code(int device) {
+int check_code(int device, bool &starts_early) {
   cudaFuncAttributes attributes;
   const cudaError_t error = cudaFuncGetAttributes(&attributes, end_kernel);
-  if (error == cudaSuccess) return TCU_OK;
+  if (error == cudaSuccess) {
+    /* compiled for sm_90 or newer: code for older devices that the driver translates has no waits in it */
+    starts_early = attributes.ptxVersion >= 90;
+    return TCU_OK;
+  }
   if (error != cudaErrorInvalidDeviceFunction) return cuda_failed(error, "cudaFuncGetAttributes");
   cudaGetLastError();
   return failed(TCU_ABSENT, "the library has no code for device %d: %s", device, cudaGetErrorString(error));

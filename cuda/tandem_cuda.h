@@ -70,7 +70,7 @@ typedef struct tcu_shape {
   int32_t outputs;          /* most logit rows of a step */
   int32_t kv_blocks;        /* blocks of KV_BLOCK_TOKENS = 32 tokens in each cache */
   int32_t blocks_per_sequence;
-  int32_t top;              /* best tokens told for each output row, 1 to 64 */
+  int32_t top;              /* best tokens told for each output row, 0 (none, which saves a pass over the logits) to 64 */
   int32_t deadline_ms;      /* longest that tcu_await_routed waits */
 } tcu_shape;
 
@@ -130,8 +130,8 @@ typedef struct tcu_host {
   int32_t *finished;       /* device: steps finished; everything the step wrote to host memory is there before */
   int32_t *status;         /* device: tcu_status of the first failure inside a step, 0 while there is none; written before `finished` */
   float *logits;           /* f32[outputs, vocabulary] */
-  int32_t *top_ids;        /* i32[outputs, top]: the tokens with the highest logits, best first, ties to the lower id */
-  float *top_logits;       /* f32[outputs, top] */
+  int32_t *top_ids;        /* i32[outputs, top]: the tokens with the highest logits, best first, ties to the lower id; null when top is 0 */
+  float *top_logits;       /* f32[outputs, top]; null when top is 0 */
   uint64_t *marks;         /* tcu_mark writes here */
   int32_t mark_count;
 } tcu_host;
@@ -194,7 +194,7 @@ int tcu_routed_experts(tcu_engine *engine, int32_t layer);
 int tcu_await_routed(tcu_engine *engine, int32_t layer);
 /* x += routed + shared */
 int tcu_combine(tcu_engine *engine, int32_t layer);
-/* logits, and the best of each row; both to host memory. `want_logits` 0: only the best. */
+/* logits, and the best of each row when the shape has `top`; both to host memory. `want_logits` 0: only the best. */
 int tcu_head(tcu_engine *engine, int32_t want_logits);
 /* Counts `finished` up once everything before is done. */
 int tcu_end_step(tcu_engine *engine);

@@ -258,6 +258,27 @@ static void compare(const bench &b, const std::vector<float> &out, const std::ve
   }
 }
 
+/* How many groups of q8x32 are not what wasm/quantize.c makes of the rows. */
+static long check_records(const std::vector<float> &rows, const std::vector<int8_t> &values, const std::vector<float> &scales, const std::vector<float> &sums) {
+  long wrong = 0;
+  for (size_t i = 0; i < rows.size(); i += 32) {
+    float most = 0;
+    for (size_t k = i; k < i + 32; k++) most = std::max(most, fabsf(rows[k]));
+    const float scale = most / 127, inverse = most > 1e-35f ? 127 / most : 0;
+    for (size_t g = i; g < i + 32; g += GROUP) {
+      int sum = 0;
+      bool right = scales[g / GROUP] == scale;
+      for (size_t k = g; k < g + GROUP; k++) {
+        const int value = (int)rintf(rows[k] * inverse);
+        sum += value;
+        right = right && values[k] == value;
+      }
+      wrong += !right || sums[g / GROUP] != scale * (float)sum;
+    }
+  }
+  return wrong;
+}
+
 static int failures = 0, cases = 0;
 
 /* `bound`: what the host says of the contexts' lengths, when it is more than they have. */
@@ -280,13 +301,21 @@ static void check(const char *what, const heads_shape &shape, const std::vector<
   on_device<uint16_t> d_keys, d_values;
   d_keys.put(keys), d_values.put(values);
   b.layer.weights.key_cache = (uint64_t)d_keys.at, b.layer.weights.value_cache = (uint64_t)d_values.at;
-  need(attend(b.e, b.layer, FORM_ROWS));
+  /* decode quantises on the way */
+  const bool quantizes = b.tokens == (int)sequences.size() && shape.head_dim % 32 == 0;
+  on_device<int8_t> d_values8;
+  on_device<float> d_scales, d_sums;
+  const size_t elements = (size_t)b.tokens * (size_t)(shape.heads * shape.head_dim);
+  d_values8.allocate(elements), d_scales.allocate(elements / GROUP), d_sums.allocate(elements / GROUP);
+  b.e.b.attended.q8x32 = {d_values8.at, d_scales.at, d_sums.at};
+  need(attend(b.e, b.layer, quantizes ? FORM_Q8X32 : FORM_ROWS));
   CUDA(cudaStreamSynchronize(b.e.stream));
 
   const std::vector<uint16_t> keys_after = d_keys.get(), values_after = d_values.get();
   const long wrong_keys = check_cache(b, keys, keys_after, false), wrong_values = check_cache(b, values, values_after, true);
   const std::vector<float> out = b.d_out.get();
   const long unset = std::count_if(out.begin(), out.end(), [](float x) { return !isfinite(x); });
+  const long wrong_records = quantizes ? check_records(out, d_values8.get(), d_scales.get(), d_sums.get()) : 0;
   double error = 0, size = 0, worst = 0;
   int worst_token = 0, worst_head = 0;
   const long pairs = (long)b.tokens * shape.heads;
@@ -301,13 +330,13 @@ static void check(const char *what, const heads_shape &shape, const std::vector<
   }
   const bool is_decode = b.tokens == (int)sequences.size();
   const double nmse = error / size, most = is_decode ? DECODE_NMSE : PREFILL_NMSE;
-  const bool is_right = nmse <= most && worst <= 100 * most && unset == 0 && wrong_keys == 0 && wrong_values == 0;
+  const bool is_right = nmse <= most && worst <= 100 * most && unset == 0 && wrong_keys == 0 && wrong_values == 0 && wrong_records == 0;
   cases++;
   failures += !is_right;
   printf("%s %s, %s (%d/%d x %d):", is_right ? "ok    " : "FAILED", shape.name, what, shape.heads, shape.kv_heads, shape.head_dim);
   for (const sequence &s : sequences) printf(" %d+%d", s.cached, s.tokens);
   printf("  nmse %.2e, worst %.2e (token %d, head %d)", nmse, worst, worst_token, worst_head);
-  if (!is_right) printf("; not finite %ld, wrong in cache: keys %ld, values %ld", unset, wrong_keys, wrong_values);
+  if (!is_right) printf("; not finite %ld, wrong in cache: keys %ld, values %ld, wrong records %ld", unset, wrong_keys, wrong_values, wrong_records);
   printf("\n");
 }
 
@@ -330,53 +359,7 @@ static void check_all() {
   }
 }
 
-enum { REPEATS = 16, LAUNCHES = 10 };
-
-/* Microseconds of one call; calls go round several caches, so that nothing is left in the device's own cache. */
-template <typename F> static double time_calls(bench &b, F call) {
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CUDA(cudaStreamBeginCapture(b.e.stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < REPEATS; i++) need(call(i));
-  CUDA(cudaStreamEndCapture(b.e.stream, &graph));
-  CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin, end;
-  for (cudaEvent_t *event : {&begin, &end}) CUDA(cudaEventCreate(event));
-  CUDA(cudaGraphLaunch(exec, b.e.stream));
-  CUDA(cudaEventRecord(begin, b.e.stream));
-  for (int i = 0; i < LAUNCHES; i++) CUDA(cudaGraphLaunch(exec, b.e.stream));
-  CUDA(cudaEventRecord(end, b.e.stream));
-  CUDA(cudaEventSynchronize(end));
-  float ms = 0;
-  CUDA(cudaEventElapsedTime(&ms, begin, end));
-  CUDA(cudaGraphExecDestroy(exec));
-  CUDA(cudaGraphDestroy(graph));
-  return ms * 1000.0 / (REPEATS * LAUNCHES);
-}
-
-static void time_case(const char *what, const std::vector<sequence> &sequences) {
-  now = what;
-  bench b(GLM, sequences, 0);
-  const size_t size = b.cache_size(), layers = std::max<size_t>(1, std::min<size_t>(REPEATS, ((size_t)256 << 20) / (size * 4)));
-  on_device<__half> keys, values;
-  keys.allocate(size * layers), values.allocate(size * layers);
-  for (const auto *cache : {&keys, &values}) fill_kernel<<<1024, 256, 0, b.e.stream>>>(cache->at, cache->count);
-  CUDA(cudaPeekAtLastError());
-  const auto choose = [&](int i) {
-    b.layer.weights.key_cache = (uint64_t)(keys.at + size * ((size_t)i % layers));
-    b.layer.weights.value_cache = (uint64_t)(values.at + size * ((size_t)i % layers));
-  };
-  const double all = time_calls(b, [&](int i) { return choose(i), attend(b.e, b.layer, FORM_ROWS); });
-  const double stored = time_calls(b, [&](int i) { return choose(i), rope_store(b.e, b.layer); });
-  double keys_read = 0, keys_met = 0;
-  for (const sequence &s : sequences) {
-    keys_read += s.cached + s.tokens;
-    keys_met += (s.cached + (s.tokens + 1) / 2.0) * s.tokens;
-  }
-  const double us = all - stored, bytes = keys_read * GLM.kv_heads * GLM.head_dim * 4, operations = keys_met * GLM.heads * GLM.head_dim * 4;
-  printf("%-36s %9.1f us in all, rope %7.1f us, attention %9.1f us: %7.0f GB/s of keys and values, %6.1f TFLOP/s\n", what, all, stored, us,
-         bytes / us * 1e-3, operations / us * 1e-6);
-}
+#include "attention_timing.h"
 
 int main() {
   check_all();

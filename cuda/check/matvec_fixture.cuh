@@ -131,6 +131,10 @@ inline void make_engine(tcu_engine &e, int columns, int pairs) {
   REQUIRE(cudaGetDevice(&device));
   REQUIRE(cudaDeviceGetAttribute(&e.multiprocessors, cudaDevAttrMultiProcessorCount, device));
   REQUIRE(cudaStreamCreate(&e.stream));
+  REQUIRE(cudaDeviceGetAttribute(&e.shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+  int major;
+  REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  e.starts_early = major >= 9; /* when the program was compiled for the device: see its header */
   e.shape.epsilon = 1e-5f;
   e.b.normed = new_activations((size_t)DECODE_TOKENS * (size_t)columns);
   e.b.hidden = new_activations((size_t)pairs * (size_t)columns);

@@ -6,7 +6,7 @@ int tcu_attach(tcu_engine *e, const tcu_host *host) {
   if (!host) return failed(TCU_ARGUMENT, "tcu_attach: nothing");
   const tcu_host &h = *host;
   const uint64_t outputs = (uint64_t)e->shape.outputs, best = outputs * (uint64_t)e->shape.top * 4;
-  if (!h.poison || !h.published || !h.completed || !h.finished || !h.status || !h.logits || !h.top_ids || !h.top_logits) {
+  if (!h.poison || !h.published || !h.completed || !h.finished || !h.status || !h.logits || (best > 0 && (!h.top_ids || !h.top_logits))) {
     return failed(TCU_ARGUMENT, "tcu_attach: a null pointer");
   }
   CHECK(check_registered(*e, h.poison, 4, "poison"));
@@ -15,8 +15,10 @@ int tcu_attach(tcu_engine *e, const tcu_host *host) {
   CHECK(check_registered(*e, h.finished, 4, "finished"));
   CHECK(check_registered(*e, h.status, 4, "status"));
   CHECK(check_registered(*e, h.logits, outputs * (uint64_t)e->shape.vocabulary * 4, "logits"));
-  CHECK(check_registered(*e, h.top_ids, best, "top_ids"));
-  CHECK(check_registered(*e, h.top_logits, best, "top_logits"));
+  if (best > 0) {
+    CHECK(check_registered(*e, h.top_ids, best, "top_ids"));
+    CHECK(check_registered(*e, h.top_logits, best, "top_logits"));
+  }
   CHECK(check_registered(*e, h.marks, (uint64_t)h.mark_count * 8, "marks"));
   e->host = h;
   e->attached = true;

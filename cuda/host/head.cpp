@@ -34,7 +34,7 @@ static int run_head(const tcu_engine &e, const tcu_model &model, int outputs, bo
   }
   make_forms(e.b.normed, form_of(model.head.format), s.hidden, outputs);
   matmul(e.b.logits, s.vocabulary, MATMUL_STORE, model.head, 0, e.b.normed, nullptr, nullptr, outputs);
-  for (int i = 0; i < outputs; i++) {
+  for (int i = 0; i < (s.top > 0 ? outputs : 0); i++) {
     const float *logits = e.b.logits + (size_t)i * (size_t)s.vocabulary;
     find_best(e.host.top_ids + (size_t)i * (size_t)s.top, e.host.top_logits + (size_t)i * (size_t)s.top, logits, s.vocabulary, s.top);
   }

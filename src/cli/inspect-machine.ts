@@ -1,6 +1,8 @@
 /** What `tandem inspect --machine` tells: what there is to run on, and how the kernels were compiled for it. */
 import { cpus, totalmem } from 'node:os'
+import { probeCuda } from '../cuda/probe.ts'
 import { thisMachine } from '../engine/machine.ts'
+import type { MachineDevice } from '../placement/types.ts'
 import { compileKernels, type KernelBuild } from '../wasm/kernels.ts'
 import { bytesText } from './text.ts'
 
@@ -16,6 +18,9 @@ export interface MachineDescription {
   readonly memoryBytes: number
   readonly availableBytes: number
   readonly executors: readonly string[]
+  readonly gpus: readonly MachineDevice[]
+  /** Why there is no GPU; null when there is one. */
+  readonly gpuProblem: string | null
   readonly kernels: KernelBuild
   readonly revectorized: boolean
   /** Why the kernels do not use 256-bit vectors; null when they do. */
@@ -24,7 +29,7 @@ export interface MachineDescription {
 
 /** Asks the machine, and compiles and tests the kernels as loading a model does. */
 export async function describeMachine(): Promise<MachineDescription> {
-  const { cores, physicalCores = cores, availableBytes, devices } = thisMachine()
+  const { cores, physicalCores = cores, availableBytes, devices, deviceProblem } = thisMachine(await probeCuda())
   const { build, notRevectorized } = await compileKernels()
   return {
     node: process.versions.node,
@@ -36,6 +41,8 @@ export async function describeMachine(): Promise<MachineDescription> {
     memoryBytes: totalmem(),
     availableBytes,
     executors: ['wasm', ...(devices.length > 0 ? ['cuda'] : [])],
+    gpus: devices,
+    gpuProblem: deviceProblem ?? null,
     kernels: build,
     revectorized: notRevectorized === undefined,
     notRevectorized: notRevectorized ?? null,
@@ -53,6 +60,8 @@ export function machineRows(machine: MachineDescription): string[][] {
     ['memory', bytesText(machine.memoryBytes)],
     ['available', bytesText(machine.availableBytes)],
     ['executors', machine.executors.join(', ')],
+    ...machine.gpus.map(({ name, bytes, freeBytes }) => ['gpu', `${name}, ${bytesText(freeBytes)} of ${bytesText(bytes)} free`]),
+    ...(machine.gpuProblem === null ? [] : [['gpu', machine.gpuProblem]]),
     ['kernels', machine.kernels],
     ['revectorised', machine.notRevectorized === null ? 'yes, 256-bit vectors' : `no: ${machine.notRevectorized}`],
   ]

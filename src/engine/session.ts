@@ -12,12 +12,17 @@ export type { EvaluateOptions } from './sequence-cache.ts'
 /** Called with the logits of `tokens[index]`: f32[vocabulary]. What it returns is awaited. */
 export type OnLogits = (index: number, logits: Float32Array) => unknown
 
+/** Called with the model's last hidden state at `tokens[index]`, after its last norm: f32[hidden], valid during the call only. */
+export type OnHidden = (index: number, hidden: Float32Array) => void
+
 /** What a session needs of its engine. */
 export interface SessionHost extends CacheHost {
   readonly contextTokens: number
   readonly vocabulary: number
   /** Positions whose logits one step can give. */
   readonly outputs: number
+  /** The hidden state of an output of the step that has just ended. Absent where the executor has none to give. */
+  readonly hidden?: ((row: number) => Float32Array) | undefined
   /** Throws `ERR_CLOSED` once the engine is closed. */
   assertOpen(): void
   release(session: SequenceState): void
@@ -26,6 +31,11 @@ export interface SessionHost extends CacheHost {
 function assertFinite(logits: Float32Array): void {
   if (areFinite(logits)) return
   throw new TandemError('ERR_NOT_FINITE', 'the model computed logits that are NaN or infinite; the file may be damaged')
+}
+
+/** Options of one of several appends: progress is told as of all. What is evaluated for every position shares no prefix. */
+function told({ signal, onProgress }: EvaluateOptions, first: number, total: number): EvaluateOptions {
+  return { signal, onProgress: (done) => onProgress?.(first + done, total) }
 }
 
 /** The tokens and cache of one sequence, and the calls that change them. `Session` adds text. */
@@ -109,16 +119,40 @@ export class SequenceState {
       // a copy: `tokens` may be the session's own list
       const all = [...tokens]
       this.#truncate(0)
-      const { signal, onProgress } = options
-      for (let first = 0; first < all.length; first += this.#host.outputs) {
-        const pending: unknown[] = []
-        const visit = (index: number, logits: Float32Array): void => {
-          assertFinite(logits)
-          pending.push(onLogits(first + index, logits))
+      await this.#appendAll(all, onLogits, options)
+    })
+  }
+
+  /** As `evaluate`, behind the tokens that are there: appends `tokens`, whose logits are told. */
+  async extend(tokens: readonly number[], onLogits: OnLogits, options: EvaluateOptions = {}): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#check(this.#cache.tokens.length, tokens)
+      this.#logits = undefined
+      await this.#appendAll([...tokens], onLogits, options)
+    })
+  }
+
+  /**
+   * Makes the cache hold exactly `tokens` and calls back with the model's last hidden state at every one of them, in order, or at the last one.
+   * Errors as in `sync`, and `ERR_PIPELINE_INVALID` where the model's last stage is on a GPU, which has none to give.
+   */
+  async hiddenStates(tokens: readonly number[], which: 'all' | 'last', onHidden: OnHidden, options: EvaluateOptions = {}): Promise<void> {
+    const { hidden } = this.#host
+    if (!hidden) {
+      throw new TandemError('ERR_PIPELINE_INVALID', 'hidden states, such as embeddings are made of, need a pipeline with head on wasm: cpu')
+    }
+    return this.#exclusive(async () => {
+      this.#check(0, tokens)
+      const all = [...tokens]
+      this.#truncate(0)
+      const piece = which === 'all' ? this.#host.outputs : all.length
+      for (let first = 0; first < all.length; first += piece) {
+        const visit = (index: number, _logits: Float32Array, row: number): void => {
+          const state = hidden(row)
+          assertFinite(state)
+          onHidden(first + index, state)
         }
-        const piece = all.slice(first, first + this.#host.outputs)
-        await this.#cache.append(piece, 'all', visit, { signal, onProgress: (done) => onProgress?.(first + done, all.length) })
-        await Promise.all(pending)
+        await this.#cache.append(all.slice(first, first + piece), which, visit, told(options, first, all.length))
       }
     })
   }
@@ -151,9 +185,12 @@ export class SequenceState {
   }
 
   readonly #keepLogits = (_index: number, logits: Float32Array): void => {
-    assertFinite(logits)
-    this.#logits ??= new Float32Array(this.#host.vocabulary)
-    this.#logits.set(logits)
+    const kept = this.#logits ?? new Float32Array(this.#host.vocabulary)
+    // copied before it is looked at: other cores have just written it, and a copy waits for many of their cache lines at once
+    kept.set(logits)
+    this.#logits = undefined
+    assertFinite(kept)
+    this.#logits = kept
   }
 
   #assertIdle(): void {
@@ -195,6 +232,20 @@ export class SequenceState {
     if (length >= this.#cache.tokens.length) return
     this.#cache.truncate(length)
     this.#logits = undefined
+  }
+
+  /** Appends tokens and tells the logits of all, as many at a time as a step can give. */
+  async #appendAll(all: readonly number[], onLogits: OnLogits, options: EvaluateOptions): Promise<void> {
+    for (let first = 0; first < all.length; first += this.#host.outputs) {
+      const pending: unknown[] = []
+      const visit = (index: number, logits: Float32Array): void => {
+        assertFinite(logits)
+        pending.push(onLogits(first + index, logits))
+      }
+      const piece = all.slice(first, first + this.#host.outputs)
+      await this.#cache.append(piece, 'all', visit, told(options, first, all.length))
+      await Promise.all(pending)
+    }
   }
 
   async #append(tokens: readonly number[], options: EvaluateOptions): Promise<void> {

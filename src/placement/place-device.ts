@@ -22,9 +22,6 @@ import type {
 /** Everything on the device begins at a multiple of this. */
 const ALIGN = 256
 
-/** Best tokens that the device tells for each output row: the most that it can. */
-const TOP = 64
-
 /** Lays out a GPU's weight region and cache region. */
 class DeviceFiller {
   readonly #weights = new Layout()
@@ -108,7 +105,8 @@ function deviceShape({ hyper, layers }: Model, limits: Limits, step: StepLayout,
     outputs,
     kvBlocks: kvTokens / KV_BLOCK_TOKENS,
     blocksPerSequence,
-    top: Math.min(TOP, vocabulary),
+    // sampling is the main thread's: the best tokens alone are not asked for yet
+    top: 0,
   }
 }
 
