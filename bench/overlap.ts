@@ -25,7 +25,8 @@ const { values, positionals } = parseArgs({
 })
 const [path] = positionals
 const [layersWanted, context] = [Number(values.layers), Number(values.context)]
-if (path === undefined || !(layersWanted > 0 && context > 0)) throw new Error('usage: bench/overlap.ts MODEL.gguf [--layers N] [--context N] [--save]')
+if (path === undefined || !(layersWanted > 0 && context > 0))
+  throw new Error('usage: bench/overlap.ts MODEL.gguf [--layers N] [--context N] [--save]')
 
 interface TraceEvent {
   readonly ph: string
@@ -62,7 +63,8 @@ function handoffsOf(engine: Engine): Handoff[] {
     const [router, shared] = [open.get('router')!, open.get('sharedExperts')!]
     const end = event.ts + event.dur
     let lastDone = 0
-    for (; worker < workers.length && workers[worker]!.ts < end; worker++) lastDone = Math.max(lastDone, workers[worker]!.ts + workers[worker]!.dur)
+    for (; worker < workers.length && workers[worker]!.ts < end; worker++)
+      lastDone = Math.max(lastDone, workers[worker]!.ts + workers[worker]!.dur)
     found.push({ totalUs: end - (router.ts + router.dur), sharedUs: shared.dur, aheadUs: lastDone - (shared.ts + shared.dur) })
     open.clear()
   }
@@ -103,7 +105,11 @@ const gainUs = totals.sequential.median - totals.overlap.median
 results.print(`${a.length} and ${b.length} hand-offs`)
 results.print(`router done to combine done, overlapped   ${spreadText(totals.overlap)} us`)
 results.print(`                             in sequence   ${spreadText(totals.sequential)} us`)
-results.print(`shared expert on the GPU                  ${digits(sharedUs)} us; done before the pool in ${(hidden * 100).toFixed(2)} % of layers`)
-results.print(`gain of the medians                       ${digits(gainUs)} us, ${((gainUs / sharedUs) * 100).toFixed(0)} % of the shared expert's time`)
+results.print(
+  `shared expert on the GPU                  ${digits(sharedUs)} us; done before the pool in ${(hidden * 100).toFixed(2)} % of layers`,
+)
+results.print(
+  `gain of the medians                       ${digits(gainUs)} us, ${((gainUs / sharedUs) * 100).toFixed(0)} % of the shared expert's time`,
+)
 results.record({ kind: 'overlap', handoffs: [a.length, b.length], totals, sharedUs, hidden, gainUs })
 results.end()

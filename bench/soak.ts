@@ -23,14 +23,17 @@ const { values, positionals } = parseArgs({
   },
 })
 const [path] = positionals
-if (path === undefined || !(Number(values.tokens) >= 2 * SESSION_TOKENS)) throw new Error('usage: bench/soak.ts MODEL.gguf [--pipeline P] [--tokens N >= 2000]')
+if (path === undefined || !(Number(values.tokens) >= 2 * SESSION_TOKENS))
+  throw new Error('usage: bench/soak.ts MODEL.gguf [--pipeline P] [--tokens N >= 2000]')
 
 const MIB = 2 ** 20
 
 /** Memory in use on the first GPU, MiB; undefined without one. */
 function gpuMib(): number | undefined {
   try {
-    return Number(execFileSync('nvidia-smi', ['--query-gpu=memory.used', '--format=csv,noheader,nounits'], { encoding: 'utf8' }).split('\n')[0])
+    return Number(
+      execFileSync('nvidia-smi', ['--query-gpu=memory.used', '--format=csv,noheader,nounits'], { encoding: 'utf8' }).split('\n')[0],
+    )
   } catch {
     return undefined
   }

@@ -9,7 +9,7 @@ const BASE = ['abi', 'errors']
 const FILE = [...BASE, 'ring', 'gguf']
 const PLAN = [...FILE, 'model', 'placement', 'pipeline']
 const EXECUTOR = [...FILE, 'trace', 'package-root', 'native']
-const ENGINE = [...PLAN, 'trace', 'package-root', 'sampling', 'text', 'wasm', 'cuda']
+const ENGINE = [...PLAN, 'trace', 'package-root', 'sampling', 'text', 'wasm', 'cuda', 'native', 'sidecar']
 const LIBRARY = [...ENGINE, 'engine', 'pipelines']
 
 /** `values`: may be imported; `types`: only as types (plain data crosses there, never code). */
@@ -29,14 +29,16 @@ const MAY_IMPORT = {
   pipeline: { values: [...FILE, 'model', 'placement', 'pipelines'] },
   wasm: { values: EXECUTOR, types: ['placement', 'pipeline'] },
   cuda: { values: EXECUTOR, types: ['placement', 'pipeline'] },
+  sidecar: { values: [...FILE, 'model', 'placement', 'wasm', 'native'] },
   synth: { values: [...FILE, 'model', 'text'] },
   engine: { values: ENGINE },
   generate: { values: LIBRARY },
   batch: { values: [...LIBRARY, 'generate'] },
-  load: { values: ['engine'] },
-  index: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model', 'load'] },
+  library: { values: ['engine', 'batch'] },
+  load: { values: ['library', 'engine'] },
+  index: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model', 'load', 'library'] },
   cli: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model', 'index'] },
-  pipelines: { values: ['pipeline'] },
+  pipelines: { values: ['pipeline'], types: ['engine'] },
 }
 
 /** Packages that enter through one file. */

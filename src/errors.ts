@@ -12,6 +12,9 @@ export const ERROR_CODES = {
   ERR_GGUF_SHARD: 'A shard of a split model is missing or does not belong to the others.',
   ERR_FORMAT_UNSUPPORTED: 'A tensor uses a quantisation format that the chosen executor does not support.',
   ERR_WEIGHT_NOT_FINITE: 'A weight or a quantisation scale is NaN or infinite.',
+  // sidecar files
+  ERR_SIDECAR_STALE: 'The repacked file belongs to another state of the model, or to another version of Tandem; write it again.',
+  ERR_SIDECAR_INVALID: 'The file is not a repacked model, or it is damaged or incomplete; write it again.',
   // model
   ERR_ARCH_UNKNOWN: 'The model architecture is not one that Tandem knows.',
   ERR_HPARAMS_INVALID: 'A hyperparameter is missing, of the wrong type, or out of range.',
@@ -36,6 +39,7 @@ export const ERROR_CODES = {
   ERR_ARGUMENT: 'An argument or option is missing, of the wrong type, or out of range.',
   ERR_CONTEXT_OVERFLOW: 'The prompt does not fit in the context.',
   ERR_KV_EXHAUSTED: 'No free block is left in the KV cache.',
+  ERR_USER_STAGE: 'A user stage of the pipeline failed: its module, its function, or the values that it returned.',
   ERR_BUSY: 'The session is still working on an earlier call.',
   ERR_TOKEN_RANGE: 'A token id is outside the vocabulary.',
   ERR_NOT_FINITE: 'The model produced NaN or infinite logits.',

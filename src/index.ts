@@ -3,37 +3,60 @@
 // loading and running
 export { loadModel, planModel } from './load.ts'
 export type { LoadOptions, PlannedModel, Progress } from './engine/load-model.ts'
-export type { Answer, Engine, Session } from './engine/engine.ts'
+export type { Engine } from './library.ts'
+export type { Answer, Engine as ModelEngine, Session } from './engine/engine.ts'
 export type { Delta, Finish, FinishReason, GenerateOptions, Prompt, Timings } from './engine/generate.ts'
-export type { EvaluateOptions, OnLogits } from './engine/session.ts'
+export type { EvaluateOptions, OnHidden, OnLogits } from './engine/session.ts'
+export type { EmbedOptions, Pooling } from './engine/embed.ts'
+export type { Continuation, Score, ScoreOptions } from './engine/score.ts'
 export type { Profile, StageProfile, StepProfile } from './engine/profile.ts'
+export type { EntryTime } from './trace/stage-times.ts'
 export type { SamplingOptions } from './sampling/options.ts'
-export type { ChatMessage, ChatTemplate } from './text/chat-template.ts'
+export type { ChatMessage, ChatTemplate, RenderOptions } from './text/chat-template.ts'
 export type { Tokenizer } from './text/tokenizer.ts'
+export type { DecodeOptions, EncodeOptions } from './text/types.ts'
 
 // batch jobs
 export { BatchJob, runBatch } from './batch/job.ts'
 export type { BatchOptions } from './batch/job.ts'
 export type { BatchProgress, BatchSummary } from './batch/progress.ts'
-export type { Refusal, TaskOptions } from './batch/task.ts'
+export type { InputOptions, OnRefusal } from './batch/survey.ts'
+export type { BatchForm, Refusal, TaskOptions } from './batch/task.ts'
 
 // pipelines and placement
 export { definePipeline } from './pipeline/define.ts'
 export type { PipelineOptions } from './pipeline/define.ts'
-export type { Override, PlacementOptions } from './placement/options.ts'
-export type { ExecutorName, PipelineDefinition, StageName } from './placement/stages.ts'
-export type { Limits, Plan } from './placement/types.ts'
-export type { CudaCall, CudaProgram, Program, Programs, StageCall } from './pipeline/program.ts'
+export { VIEW_FIELDS } from './pipeline/user-stage.ts'
+export type {
+  StepView,
+  TokenRun,
+  UserFunction,
+  UserStageCommon,
+  UserStageContext,
+  UserStageOptions,
+  UserStagePoint,
+  UserStageView,
+  ViewArrays,
+} from './pipeline/user-stage.ts'
+export type { UserStageResult, UserStageResults } from './wasm/user-stages/results.ts'
+export { EXECUTORS, STAGES } from './placement/stages.ts'
+export type { ExecutorName, Override, PipelineDefinition, StageName, StagePlacement, UserStage } from './placement/stages.ts'
+export type { LimitOptions } from './placement/limits.ts'
+export type { PlacementOptions } from './placement/options.ts'
+
+// what `planModel` tells: plain data
+export type * from './placement/types.ts'
+export type * from './pipeline/program.ts'
 
 // model files
 export { openModelFile } from './gguf/open.ts'
 export { describeModel } from './model/describe.ts'
 export type { Metadata, MetadataValue, ModelFile, TensorInfo } from './gguf/types.ts'
-export type { Hyperparameters, Model } from './model/types.ts'
+export type * from './model/types.ts'
 
 // errors
 export { ERROR_CODES, TandemError } from './errors.ts'
-export type { ErrorCode } from './errors.ts'
+export type { ErrorCode, ErrorRecord } from './errors.ts'
 
 /** Path of the small model that comes with the package. */
 export { POCKET_MODEL } from './pocket-model.ts'

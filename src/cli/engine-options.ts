@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander'
 import type { Engine } from '../engine/engine.ts'
 import { loadModel, type LoadOptions } from '../engine/load-model.ts'
 import { TandemError } from '../errors.ts'
-import type { Override } from '../placement/options.ts'
+import type { Override } from '../placement/stages.ts'
 import { POCKET_MODEL } from '../pocket-model.ts'
 import type { Io } from './io.ts'
 import { anotherOverride, byteSize, whole } from './values.ts'
@@ -23,6 +23,7 @@ export interface EngineFlags {
   readonly override?: readonly Override[]
   /** False with `--no-overlap`. */
   readonly overlap?: boolean
+  readonly sidecar?: string
   /** Of the commands that have `--profile`. */
   readonly profile?: true
   /** File that the trace goes to. */
@@ -57,6 +58,7 @@ export function addEngineOptions(command: Command): Command {
       "routed experts whose tensors' names match on wasm or cuda, such as 'blk\\.(4|5)\\.ffn_.*_exps=cuda'; again for more, the first match decides",
       anotherOverride,
     )
+    .option('--sidecar <path>', 'map the repacked weights of tandem repack; auto for the file beside the model (default: none)')
     .option('--trace <file>', 'write what every worker and GPU stream did when, for ui.perfetto.dev')
     .option('--no-overlap', 'let the GPU wait for the routed experts before it computes the shared ones')
     .addOption(new Option('--kv-tokens <tokens>', 'size of the KV cache (default: the context)').argParser(whole(1)).hideHelp())
@@ -81,6 +83,7 @@ export function loadOptions({ context: contextTokens, ...flags }: EngineFlags, i
     gpuExpertLayers: gpuLayers,
     gpuBytes: gpuMemory,
     overrides: override,
+    sidecar: flags.sidecar,
     // without the flag the pipeline decides
     overlap: overlap === false ? false : undefined,
     profile,

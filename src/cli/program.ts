@@ -34,6 +34,7 @@ const COMMANDS: readonly Entry[] = [
   { name: 'plan', summary: 'where every byte would go, and the program; loads nothing', load: () => import('./commands/plan.ts') },
   { name: 'sweep', summary: 'how fast prefill and decode are at every depth of the cache', load: () => import('./commands/sweep.ts') },
   { name: 'doctor', summary: 'whether this machine, and a model on it, are as they should be', load: () => import('./commands/doctor.ts') },
+  { name: 'repack', summary: 'write a copy of the weights that loads at once, or verify one', load: () => import('./commands/repack.ts') },
   { name: 'synth', summary: "write a random-weight model of a real model's shape", load: () => import('./commands/synth.ts') },
   {
     name: COMPLETION,

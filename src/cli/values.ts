@@ -1,6 +1,6 @@
 /** Parsers of option values. What they refuse is wrong usage: exit 2, with the option named by commander. */
 import { InvalidArgumentError } from 'commander'
-import type { Override } from '../placement/options.ts'
+import type { Override } from '../placement/stages.ts'
 import { type ExecutorName, EXECUTORS } from '../placement/stages.ts'
 
 const WHOLE = /^[+-]?\d+$/

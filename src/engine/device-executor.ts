@@ -6,7 +6,7 @@
 import { CudaExecutor, type CudaExecutorOptions } from '../cuda/executor.ts'
 import type { TandemError } from '../errors.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
-import { makeWasmExecutor, type WasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
+import { bytesToRead, makeWasmExecutor, type WasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
 import type { TraceRow } from '../trace/trace-event.ts'
 import type { EngineExecutor } from './engine.ts'
 
@@ -20,7 +20,7 @@ export interface DeviceExecutorOptions {
 
 /** Reports the bytes of two halves as one: each is given a function that takes its own. */
 function together({ cuda, pool }: DeviceExecutorOptions): { cuda: (done: number) => void; pool: (done: number) => void } {
-  const total = [...cuda.loads, ...(pool?.loads ?? [])].reduce((sum, { fileBytes }) => sum + fileBytes, 0)
+  const total = cuda.loads.reduce((sum, { fileBytes }) => sum + fileBytes, 0) + (pool ? bytesToRead(pool) : 0)
   const done = { cuda: 0, pool: 0 }
   const half = (name: 'cuda' | 'pool') => (bytes: number) => {
     done[name] = bytes

@@ -12,12 +12,21 @@ import type { StageTimes } from '../trace/stage-times.ts'
 import { traceJson, type TraceRow } from '../trace/trace-event.ts'
 import { type ChatTemplate, createChatTemplate } from '../text/chat-template.ts'
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts'
+import type { UserStageResults } from '../wasm/user-stages/results.ts'
+import { type EmbedOptions, embedTexts } from './embed.ts'
 import { type Delta, type Finish, generate, type GenerateOptions, type Prompt, type TextTools } from './generate.ts'
 import { KvBlocks } from './kv-blocks.ts'
 import { type Profile, Profiler } from './profile.ts'
+import { type Continuation, score, type Score, type ScoreOptions } from './score.ts'
 import { SequenceState, type SessionHost } from './session.ts'
 import { type StepExecutor, StepLoop } from './step-loop.ts'
 import { StepTimeline } from './step-timeline.ts'
+
+/** What the engine needs of user stages. */
+export interface UserStages {
+  get(name: string): UserStageResults | undefined
+  failureOf(step: number): TandemError | undefined
+}
 
 /** An executor that the engine owns. */
 export interface EngineExecutor extends StepExecutor {
@@ -26,8 +35,22 @@ export interface EngineExecutor extends StepExecutor {
   readonly stageTimes?: StageTimes | undefined
   /** What its threads and devices did when; empty unless it was asked to record it. */
   readonly traceRows: readonly TraceRow[]
+  /** Of a pipeline with user stages: what their functions tell, and why they abandoned a step. */
+  readonly userStages?: UserStages | undefined
+  /** f32[hidden] of an output of the last completed step, after the model's last norm; a view as `logits` gives. Absent on a GPU. */
+  hidden?(row: number): Float32Array<SharedArrayBuffer>
   /** Also ends a step in flight: `whenCompleted` rejects. */
   close(): Promise<void>
+}
+
+/** What an engine is made of. */
+export interface EngineParts {
+  readonly model: Model
+  readonly plan: Plan
+  readonly programs: Programs
+  readonly executor: EngineExecutor
+  /** Events of the main thread to be recorded for a trace. Default 0: none. */
+  readonly traceEvents?: number
 }
 
 /** A whole answer. */
@@ -52,6 +75,14 @@ export class Session extends SequenceState {
   generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Delta, void, undefined> {
     return generate(this, this.#text, prompt, options)
   }
+
+  /**
+   * How likely a continuation is after a prompt, taken as in `generate`; the session keeps both. Continuations of one prompt are best scored one after
+   * the other in one session: the prompt is evaluated once. Throws what `generate` throws.
+   */
+  score(prompt: Prompt, continuation: Continuation, options: ScoreOptions = {}): Promise<Score> {
+    return score(this, this.#text, prompt, continuation, options)
+  }
 }
 
 /** See the file's header. Made by `loadModel`. */
@@ -68,8 +99,8 @@ export class Engine {
   readonly #text: TextTools
   #closed: Promise<void> | undefined
 
-  /** `traceEvents`: events of the main thread to be recorded for a trace; 0 for none. */
-  constructor(parts: { model: Model; plan: Plan; programs: Programs; executor: EngineExecutor; traceEvents?: number }) {
+  /** @internal */
+  constructor(parts: EngineParts) {
     this.model = parts.model
     this.plan = parts.plan
     this.programs = parts.programs
@@ -80,7 +111,8 @@ export class Engine {
     const executor = this.#profiler ?? parts.executor
     const { traceEvents = 0 } = parts
     if (traceEvents > 0) this.#steps = new StepTimeline(executor, traceEvents)
-    this.#loop = new StepLoop(this.#steps ?? executor, limits, step)
+    const { userStages } = parts.executor
+    this.#loop = new StepLoop(this.#steps ?? executor, limits, step, userStages && ((number) => userStages.failureOf(number)))
     this.#blocks = new KvBlocks(limits.kvTokens / KV_BLOCK_TOKENS)
     this.#text = lazyText(parts.model)
   }
@@ -99,6 +131,7 @@ export class Engine {
   session(): Session {
     this.#assertOpen()
     const { sequences, contextTokens, outputs } = this.plan.limits
+    const executor = this.#executor
     if (this.#sessions.size >= sequences) {
       throw new TandemError(
         'ERR_KV_EXHAUSTED',
@@ -112,6 +145,7 @@ export class Engine {
         contextTokens,
         outputs,
         vocabulary: this.model.hyper.vocabulary,
+        hidden: executor.hidden && ((row) => executor.hidden!(row)),
         assertOpen: () => this.#assertOpen(),
         release: (each) => void this.#sessions.delete(each),
       },
@@ -134,6 +168,43 @@ export class Engine {
     } finally {
       await session.close()
     }
+  }
+
+  /**
+   * How likely each continuation is after the prompt, which is evaluated once for all of them. In a session of its own. Errors as of
+   * `Session.score`.
+   */
+  async score(prompt: Prompt, continuations: readonly Continuation[], options: ScoreOptions = {}): Promise<Score[]> {
+    const session = this.session()
+    try {
+      const scores: Score[] = []
+      for (const continuation of continuations) scores.push(await session.score(prompt, continuation, options))
+      return scores
+    } finally {
+      await session.close()
+    }
+  }
+
+  /**
+   * An embedding of each text: f32[hidden], pooled over the model's last hidden states. Needs a pipeline whose `head` is on `wasm`. Throws
+   * `ERR_PIPELINE_INVALID` elsewhere, `ERR_ARGUMENT`, and what `Session.generate` throws.
+   */
+  async embed(texts: readonly (string | readonly number[])[], options: EmbedOptions = {}): Promise<Float32Array[]> {
+    const free = this.plan.limits.sequences - this.#sessions.size
+    return embedTexts(
+      { session: () => this.session(), tokenizer: () => this.tokenizer },
+      texts,
+      this.model.hyper.hidden,
+      Math.max(1, free),
+      options,
+    )
+  }
+
+  /** What the function of one of the pipeline's user stages returns. Throws `ERR_ARGUMENT` for a name that none of them has. */
+  userStage<Value = unknown>(name: string): UserStageResults<Value> {
+    const results = this.#executor.userStages?.get(name)
+    if (results) return results as UserStageResults<Value>
+    throw new TandemError('ERR_ARGUMENT', `pipeline '${this.plan.pipeline.name}' has no user stage '${name}'`)
   }
 
   /** Where the time of the steps went; undefined unless loaded with `profile`. Complete between two calls. */

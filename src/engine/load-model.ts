@@ -16,14 +16,16 @@ import type { PlacementOptions } from '../placement/options.ts'
 import { makePlan } from '../placement/plan.ts'
 import type { PipelineDefinition } from '../placement/stages.ts'
 import type { Machine, Plan } from '../placement/types.ts'
+import { openSidecar, type Sidecar } from '../sidecar/open.ts'
+import { panelsOf, type SidecarPanels } from '../sidecar/panels.ts'
 import { startWasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
 import { type DeviceExecutorOptions, startDeviceExecutor } from './device-executor.ts'
-import { Engine, type EngineExecutor } from './engine.ts'
+import { Engine, type EngineExecutor, type EngineParts } from './engine.ts'
 import { thisMachine } from './machine.ts'
 
 /** Progress of something a person waits for. */
 export interface Progress {
-  readonly phase: 'load' | 'prefill' | 'write'
+  readonly phase: 'verify' | 'load' | 'prefill' | 'write'
   readonly done: number
   readonly total: number
   readonly unit: 'bytes' | 'tokens'
@@ -33,6 +35,11 @@ export interface Progress {
 export interface LoadOptions extends PlacementOptions {
   /** `cpu`, `hybrid`, `gpu`, the path of a module that exports a pipeline, or a pipeline. Default `cpu`. */
   readonly pipeline?: PipelineDefinition | string | undefined
+  /**
+   * A repacked copy of the model (`tandem repack`), whose weights are mapped instead of loaded: its path, or `auto` for the one beside the model.
+   * Default: none is looked for.
+   */
+  readonly sidecar?: string | undefined
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((progress: Progress) => void) | undefined
   /** Longest that workers wait for each other, or that loading may stand still, ms. Default 120,000. */
@@ -90,7 +97,7 @@ function commonOptions({ model, machine }: PlannedModel, options: LoadOptions) {
 }
 
 /** What the pool is started with for a planned model that gives it something to do. Throws `ERR_ARGUMENT`. */
-export function executorOptions(planned: PlannedModel, options: LoadOptions = {}): WasmExecutorOptions {
+export function executorOptions(planned: PlannedModel, options: LoadOptions = {}, packed?: SidecarPanels): WasmExecutorOptions {
   const { plan, programs } = planned
   const { wasm, limits, pipeline } = plan
   invariant(wasm && programs.wasm, 'the plan has nothing for the pool')
@@ -99,7 +106,8 @@ export function executorOptions(planned: PlannedModel, options: LoadOptions = {}
     program: programs.wasm,
     arenaBytes: wasm.arenas,
     moduleBytes: MODULE_BYTES,
-    loads: planLoads(wasm),
+    loads: planLoads(wasm, packed?.matrices),
+    panels: packed?.panels,
     threads: limits.threads,
     ringDepth: pipeline.ringDepth,
     profile: options.profile,
@@ -108,7 +116,7 @@ export function executorOptions(planned: PlannedModel, options: LoadOptions = {}
 }
 
 /** What a GPU, and the pool beside it, are started with for a planned model. Throws `ERR_ARGUMENT`, `ERR_DEVICE_ABSENT`. */
-export function deviceOptions(planned: PlannedModel, options: LoadOptions = {}): DeviceExecutorOptions {
+export function deviceOptions(planned: PlannedModel, options: LoadOptions = {}, packed?: SidecarPanels): DeviceExecutorOptions {
   const { plan, programs } = planned
   invariant(plan.cuda && programs.cuda, 'the plan has nothing for a GPU')
   const library = locateCudaLibrary()
@@ -122,24 +130,47 @@ export function deviceOptions(planned: PlannedModel, options: LoadOptions = {}):
       loads: deviceLoads(plan.cuda),
       traceEvents: traceEvents(options),
     },
-    pool: programs.wasm && executorOptions(planned, options),
+    pool: programs.wasm && executorOptions(planned, options, packed),
     ringDepth: plan.pipeline.ringDepth,
   }
 }
 
+/** Opens the sidecar that was asked for. Throws `ERR_ARGUMENT`, and what `openSidecar` throws. */
+async function wantedSidecar({ model, plan }: PlannedModel, { sidecar, signal, onProgress }: LoadOptions): Promise<Sidecar | undefined> {
+  if (sidecar === undefined) return undefined
+  if (!plan.wasm) throw new TandemError('ERR_ARGUMENT', `sidecar: pipeline '${plan.pipeline.name}' has no weights in host memory to map`)
+  let done = 0
+  const onBytes = (bytes: number): void => onProgress?.({ phase: 'verify', done: (done += bytes), total: model.file.bytes, unit: 'bytes' })
+  return openSidecar(model, sidecar, { signal, onBytes })
+}
+
 /** Starts the executors of a plan. Throws `ERR_ARGUMENT`, `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`, `ERR_DEVICE`. */
-function startExecutor(planned: PlannedModel, options: LoadOptions): Promise<EngineExecutor> {
-  if (planned.plan.cuda) return startDeviceExecutor(deviceOptions(planned, options))
-  return startWasmExecutor(executorOptions(planned, options))
+function startExecutor(planned: PlannedModel, options: LoadOptions, packed?: SidecarPanels): Promise<EngineExecutor> {
+  if (planned.plan.cuda) return startDeviceExecutor(deviceOptions(planned, options, packed))
+  return startWasmExecutor(executorOptions(planned, options, packed))
 }
 
 /**
  * Loads a model: a GGUF file, the first shard of a split one, or a directory with one model in it. The engine owns its worker threads and
- * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`, `ERR_DEVICE`.
+ * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`, `ERR_DEVICE`; with a sidecar also
+ * `ERR_SIDECAR_STALE`, `ERR_SIDECAR_INVALID`.
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
+  return new Engine(await loadParts(path, options))
+}
+
+/** What an engine is made of, loaded. See `loadModel`. */
+export async function loadParts(path: string, options: LoadOptions = {}): Promise<EngineParts> {
   const planned = await planModel(path, options)
   const { model, plan, programs, machine } = planned
   checkMemory(plan, machine)
-  return new Engine({ model, plan, programs, executor: await startExecutor(planned, options), traceEvents: traceEvents(options) })
+  const sidecar = await wantedSidecar(planned, options)
+  try {
+    const packed = sidecar && plan.wasm && (await panelsOf(sidecar, plan.wasm))
+    const executor = await startExecutor(planned, options, packed)
+    return { model, plan, programs, executor, traceEvents: traceEvents(options) }
+  } finally {
+    // what is mapped stays mapped
+    await sidecar?.close()
+  }
 }

@@ -118,7 +118,7 @@ export class SequenceCache implements KvHolder {
   async append(
     tokens: readonly number[],
     outputs: Outputs,
-    onLogits: (index: number, logits: Float32Array) => void,
+    onLogits: (index: number, logits: Float32Array, row: number) => void,
     options: EvaluateOptions,
   ): Promise<void> {
     const before = this.tokens.length
@@ -138,7 +138,7 @@ export class SequenceCache implements KvHolder {
   async #attempt(
     before: number,
     outputs: Outputs,
-    onLogits: (index: number, logits: Float32Array) => void,
+    onLogits: (index: number, logits: Float32Array, row: number) => void,
     { signal, onProgress, sharePrefix: shares = false }: EvaluateOptions,
   ): Promise<boolean> {
     if (signal?.aborted) throw abortedBy(signal)
@@ -171,8 +171,8 @@ export class SequenceCache implements KvHolder {
         tokens: rest,
         outputs,
         signal,
-        onLogits: (index, logits) => {
-          if (position + index >= before) onLogits(position + index - before, logits)
+        onLogits: (index, logits, row) => {
+          if (position + index >= before) onLogits(position + index - before, logits, row)
         },
         onProgress: (done) => {
           this.#stored = position + done

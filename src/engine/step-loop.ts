@@ -34,8 +34,8 @@ export interface EvaluateRequest {
   readonly tokens: readonly number[]
   readonly outputs: Outputs
   readonly signal?: AbortSignal | undefined
-  /** Logits of tokens[index]; the view is valid during the call only. */
-  readonly onLogits: (index: number, logits: Float32Array) => void
+  /** Logits of tokens[index], and which output of the step they are; the view is valid during the call only. */
+  readonly onLogits: (index: number, logits: Float32Array, row: number) => void
   /** Tokens evaluated so far. */
   readonly onProgress?: ((done: number) => void) | undefined
 }
@@ -65,11 +65,14 @@ export class StepLoop {
   readonly #executor: StepExecutor
   readonly #limits: Limits
   readonly #layout: StepLayout
+  readonly #failureOf: ((step: number) => TandemError | undefined) | undefined
   #requests: Request[] = []
   readonly #inFlight: InFlight[] = []
   #running: Promise<void> | undefined
 
-  constructor(executor: StepExecutor, limits: Limits, layout: StepLayout) {
+  /** `failureOf`: why the executor abandoned a step, by its sequence number, if nobody cancelled it. */
+  constructor(executor: StepExecutor, limits: Limits, layout: StepLayout, failureOf?: (step: number) => TandemError | undefined) {
+    this.#failureOf = failureOf
     this.#executor = executor
     this.#limits = limits
     this.#layout = layout
@@ -187,17 +190,18 @@ export class StepLoop {
   }
 
   /** Gives a completed step's logits to its requests. */
-  #deliver({ parts }: InFlight, isDone: boolean): void {
+  #deliver({ slot, parts }: InFlight, isDone: boolean): void {
+    const reason = isDone ? undefined : (this.#failureOf?.(slot.sequence) ?? new TandemError('ERR_ABORTED', 'the step was abandoned'))
     let row = 0
     for (const { request, pick } of parts) {
       const first = row
       row += pick.outputs
-      if (!isDone) request.failure ??= { error: new TandemError('ERR_ABORTED', 'the step was abandoned') }
+      if (reason) request.failure ??= { error: reason }
       if (request.failure) continue
       const end = request.done + pick.tokens
       try {
         for (let output = 0; output < pick.outputs; output++) {
-          request.onLogits(end - pick.outputs + output, this.#executor.logits(first + output))
+          request.onLogits(end - pick.outputs + output, this.#executor.logits(first + output), first + output)
         }
         request.done = end
         request.onProgress?.(end)

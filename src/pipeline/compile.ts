@@ -4,6 +4,7 @@ import type { Hyperparameters, Model } from '../model/types.ts'
 import type { Plan, WasmPlan } from '../placement/types.ts'
 import { cudaCalls } from './compile-cuda.ts'
 import { expertCalls, modelCalls } from './compile-wasm.ts'
+import { withUserStages } from './compile-user.ts'
 import type { Program, Programs, ProgramShape } from './program.ts'
 
 function ropeFrequencies(hyper: Hyperparameters): number[] {
@@ -32,12 +33,18 @@ function programShape(hyper: Hyperparameters): ProgramShape {
   }
 }
 
-function wasmProgram(model: Model, { step, limits }: Plan, wasm: WasmPlan): Program {
-  const common = { shape: programShape(model.hyper), step, ubatch: limits.ubatch, arena: wasm.arena }
-  return wasm.holds === 'model' ? { ...common, calls: modelCalls(model, wasm) } : { ...common, ...expertCalls(model, wasm) }
+function wasmProgram(model: Model, { step, limits, pipeline }: Plan, wasm: WasmPlan): Program {
+  const { ubatch, outputs } = limits
+  const common = { shape: programShape(model.hyper), step, ubatch, outputs, arena: wasm.arena }
+  if (wasm.holds === 'experts') return { ...common, ...expertCalls(model, wasm) }
+  const calls = modelCalls(model, wasm)
+  const { userStages } = pipeline
+  return userStages
+    ? { ...common, ...withUserStages(calls, userStages, pipeline.name, { hyper: model.hyper, arena: wasm.arena, step }) }
+    : { ...common, calls }
 }
 
-/** The programs of a plan. Throws `ERR_FORMAT_UNSUPPORTED`. */
+/** The programs of a plan. Throws `ERR_FORMAT_UNSUPPORTED`, and `ERR_PIPELINE_INVALID` for user stages that the model has no place for. */
 export function compile(model: Model, plan: Plan): Programs {
   const { pipeline, step, wasm, cuda } = plan
   return {

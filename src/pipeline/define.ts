@@ -1,6 +1,7 @@
 /** Pipelines: small typed descriptions of where each stage runs. */
 import { TandemError } from '../errors.ts'
-import { type ExecutorName, EXECUTORS, type PipelineDefinition, type StageName, STAGES } from '../placement/stages.ts'
+import { type ExecutorName, EXECUTORS, type Override, type PipelineDefinition, type StageName, STAGES } from '../placement/stages.ts'
+import { defineUserStages, type UserStageOptions } from './user-stage.ts'
 
 /** What `definePipeline` takes. */
 export interface PipelineOptions {
@@ -9,10 +10,14 @@ export interface PipelineOptions {
   readonly executor: ExecutorName
   /** Stages that run elsewhere. */
   readonly stages?: { readonly [Stage in StageName]?: ExecutorName }
+  /** Tensors that run elsewhere than their stage: routed experts, a layer's all together. `LoadOptions.overrides` come first. Default none. */
+  readonly tensors?: readonly Override[]
   /** Steps in flight between the engine and the executor. 1, 2, 4, 8 or 16, default 2. */
   readonly ringDepth?: number
   /** Whether the GPU computes the shared experts while the pool computes the routed ones; off only to measure what it gains. Default true. */
   readonly overlap?: boolean
+  /** Functions of yours that run between the stages. Only where every stage is on `wasm`. Default none. */
+  readonly userStages?: readonly UserStageOptions[]
 }
 
 /** Powers of two: see `ring/ring.ts`. */
@@ -30,7 +35,8 @@ function checkExecutor(pipeline: string, where: string, executor: unknown): Exec
 }
 
 /** Makes a pipeline. Throws `ERR_PIPELINE_INVALID`. */
-export function definePipeline({ name, executor, stages = {}, ringDepth = 2, overlap = true }: PipelineOptions): PipelineDefinition {
+export function definePipeline(options: PipelineOptions): PipelineDefinition {
+  const { name, executor, stages = {}, tensors = [], ringDepth = 2, overlap = true, userStages = [] } = options
   if (typeof name !== 'string' || name === '') throw invalid('a pipeline needs a name')
   if (!RING_DEPTHS.includes(ringDepth)) {
     throw invalid(`pipeline '${name}': ringDepth must be one of ${RING_DEPTHS.join(', ')}, not ${ringDepth}`)
@@ -43,5 +49,14 @@ export function definePipeline({ name, executor, stages = {}, ringDepth = 2, ove
     StageName,
     ExecutorName
   >
-  return { name, placement, ringDepth, overlap }
+  if (!Array.isArray(tensors)) throw invalid(`pipeline '${name}': tensors must be a list of { pattern, executor }`)
+  const own = defineUserStages(name, userStages, placement)
+  return {
+    name,
+    placement,
+    ringDepth,
+    overlap,
+    ...(tensors.length > 0 ? { tensors: tensors.map(({ pattern, executor: where }: Override) => ({ pattern, executor: where })) } : {}),
+    ...(own.length > 0 ? { userStages: own } : {}),
+  }
 }

@@ -3,8 +3,9 @@
  * the workers once, and walked by each of them for every step; its offsets are bytes in the call's arena. The GPU's is walked by the CUDA worker.
  */
 import type { Activation } from '../abi/formats.ts'
-import type { StageName } from '../placement/stages.ts'
+import type { StageName, UserStage } from '../placement/stages.ts'
 import type { ArenaLayout, StepLayout } from '../placement/types.ts'
+import type { ViewArrays } from './user-stage.ts'
 
 /** A packed weight matrix, or expert `expertBegin` and following of one. */
 export interface MatrixCall {
@@ -123,6 +124,16 @@ export interface TransferCall {
   readonly buffers: readonly TransferBuffer[]
 }
 
+/** Calls a function of the user: see `user-stage.ts`. */
+export interface UserCall {
+  readonly stage: 'user'
+  /** The arena that holds what the function sees. */
+  readonly arena: number
+  readonly layer?: number
+  /** Index in `Program.userStages`. */
+  readonly user: number
+}
+
 /** One entry of a program. */
 export type StageCall =
   | EmbedCall
@@ -134,6 +145,7 @@ export type StageCall =
   | CombineCall
   | HeadCall
   | TransferCall
+  | UserCall
 
 /** Numbers that every stage needs. */
 export interface ProgramShape {
@@ -163,6 +175,23 @@ export interface ProgramEntry {
   readonly end: number
 }
 
+/** An array of a user stage's view in an arena. */
+export interface ViewField {
+  readonly name: keyof ViewArrays
+  readonly type: 'i32' | 'f32'
+  /** Of what it has a row each, and the elements of one. */
+  readonly rows: 'tokens' | 'outputs'
+  readonly columns: number
+  readonly offset: number
+  /** Whether a steerer may write to it. */
+  readonly writable: boolean
+}
+
+/** A user stage with what it needs in a thread. */
+export interface ProgramUserStage extends UserStage {
+  readonly fields: readonly ViewField[]
+}
+
 /** The pool's program with all that is needed to run it. */
 export interface Program {
   readonly shape: ProgramShape
@@ -171,6 +200,10 @@ export interface Program {
   readonly ubatch: number
   readonly arena: ArenaLayout
   readonly calls: readonly StageCall[]
+  /** Most output rows of a step. */
+  readonly outputs: number
+  /** Functions of the user that `calls` has calls of; absent without any. */
+  readonly userStages?: readonly ProgramUserStage[]
   /** Where a GPU runs the steps: what each hand-off runs, by `Handoff.entry`. Absent where the pool runs all calls of a step in order. */
   readonly entries?: readonly ProgramEntry[]
 }

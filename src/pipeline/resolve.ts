@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url'
 import { TandemError } from '../errors.ts'
 import type { PipelineDefinition } from '../placement/stages.ts'
 import { definePipeline } from './define.ts'
+import { userStageOptions } from './user-stage.ts'
 import cpu from '../../pipelines/cpu.ts'
 import gpu from '../../pipelines/gpu.ts'
 import hybrid from '../../pipelines/hybrid.ts'
@@ -31,8 +32,16 @@ function checked(pipeline: PipelineDefinition | undefined, where: string): Pipel
   if (typeof pipeline !== 'object' || pipeline === null || typeof pipeline.placement !== 'object' || pipeline.placement === null) {
     throw new TandemError('ERR_PIPELINE_INVALID', `${where} must be a pipeline made with definePipeline (a module: as its default export)`)
   }
-  const { name, placement, ringDepth, overlap } = pipeline
-  return definePipeline({ name, executor: 'wasm', stages: placement, ringDepth, overlap })
+  const { name, placement, ringDepth, overlap, tensors = [], userStages = [] } = pipeline
+  return definePipeline({
+    name,
+    executor: 'wasm',
+    stages: placement,
+    ringDepth,
+    overlap,
+    tensors,
+    userStages: userStages.map(userStageOptions),
+  })
 }
 
 /** A pipeline by name, by path of a module, or as it is. Throws `ERR_PIPELINE_INVALID`. */

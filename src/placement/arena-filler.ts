@@ -1,20 +1,30 @@
-/** Fills arenas one after the other; offsets are multiples of 64. */
+/** Fills arenas one after the other; offsets are multiples of 64, those of large matrices of a page of the system. */
 import { FORMATS, packedBytes } from '../abi/formats.ts'
 import { TandemError } from '../errors.ts'
 import type { FeedForward, Layer, Matrix, Vector } from '../model/types.ts'
-import { Layout, PAGE_BYTES } from '../ring/arena.ts'
+import { FILE_PAGE_BYTES, Layout, PAGE_BYTES } from '../ring/arena.ts'
 import type { DeviceBytes, Limits, PlacedFeedForward, PlacedMatrix, PlacedVector } from './types.ts'
 
 const ALIGN = 64
 
-/** What alignment may add to a range of a feed-forward network's experts. */
-const SLACK = 3 * ALIGN
+/** Matrices from this size on get pages of their own, where a sidecar can be mapped: for smaller ones that would cost more than it gains. */
+const OWN_PAGES_BYTES = 16 * FILE_PAGE_BYTES
+
+/** Whether a matrix of `bytes`, or a range of a matrix's experts, shares its pages with nothing else. */
+export const ownsPages = (bytes: number): boolean => bytes >= OWN_PAGES_BYTES
 
 /** Packed bytes of one expert's matrix. */
 export const packedMatrixBytes = (matrix: Matrix): number => packedBytes(FORMATS[matrix.tensor.format], matrix.rows, matrix.columns)
 
-/** Bytes with what alignment may add. */
-export const padded = (bytes: number): number => Math.ceil(bytes / ALIGN) * ALIGN
+const aligned = (bytes: number, align: number): number => Math.ceil(bytes / align) * align
+
+/** The most that something may take with its alignment: whole pages, and what is left of the page before. */
+export const padded = (bytes: number): number =>
+  ownsPages(bytes) ? aligned(bytes, FILE_PAGE_BYTES) + FILE_PAGE_BYTES - ALIGN : aligned(bytes, ALIGN)
+
+/** What alignment may add to a range of a feed-forward network's experts. */
+const slack = ({ gate, up, down }: FeedForward): number =>
+  [gate, up, down].reduce((sum, matrix) => sum + (ownsPages(packedMatrixBytes(matrix) * matrix.experts) ? 2 * FILE_PAGE_BYTES : ALIGN), 0)
 
 /** Packed bytes of one expert of a feed-forward network. */
 const bytesPerExpert = ({ gate, up, down }: FeedForward): number =>
@@ -56,13 +66,13 @@ export class ArenaFiller {
 
   /** Bytes left in the current arena. */
   get room(): number {
-    return this.#limit - padded(this.#current.bytes)
+    return this.#limit - aligned(this.#current.bytes, ALIGN)
   }
 
   /** Makes sure that `bytes` fit in the current arena, opening a new one if need be. */
   ensure(bytes: number, what: string): void {
     if (bytes <= this.room) return
-    const empty = this.#limit - padded(this.#prefix)
+    const empty = this.#limit - aligned(this.#prefix, ALIGN)
     if (bytes > empty) {
       throw new TandemError(
         'ERR_ARENA_LIMIT',
@@ -78,10 +88,14 @@ export class ArenaFiller {
   }
 
   matrix(matrix: Matrix, expertBegin = 0, expertEnd = matrix.experts): PlacedMatrix {
-    const bytes = packedMatrixBytes(matrix)
-    this.weights += bytes * (expertEnd - expertBegin)
-    const offset = this.#current.reserve(bytes * (expertEnd - expertBegin), ALIGN)
-    return { matrix, arena: this.index, offset, expertBegin, expertEnd, expertBytes: bytes }
+    const expertBytes = packedMatrixBytes(matrix)
+    const bytes = expertBytes * (expertEnd - expertBegin)
+    this.weights += bytes
+    const hasOwnPages = ownsPages(bytes)
+    const offset = hasOwnPages
+      ? this.#current.reserve(aligned(bytes, FILE_PAGE_BYTES), FILE_PAGE_BYTES)
+      : this.#current.reserve(bytes, ALIGN)
+    return { matrix, arena: this.index, offset, expertBegin, expertEnd, expertBytes, hasOwnPages }
   }
 
   vector(vector: Vector): PlacedVector {
@@ -103,14 +117,15 @@ export class ArenaFiller {
     const { routed } = layer
     if (!routed) return []
     const each = bytesPerExpert(routed)
+    const extra = slack(routed)
     const groups: PlacedFeedForward[] = []
     for (let begin = 0; begin < routed.gate.experts;) {
       const left = routed.gate.experts - begin
-      let fit = Math.min(left, Math.floor((this.room - SLACK) / each))
+      let fit = Math.min(left, Math.floor((this.room - extra) / each))
       if (fit < 1) {
         this.next()
-        this.ensure(each + SLACK, `one expert of layer ${layer.index}`)
-        fit = Math.min(left, Math.floor((this.room - SLACK) / each))
+        this.ensure(each + extra, `one expert of layer ${layer.index}`)
+        fit = Math.min(left, Math.floor((this.room - extra) / each))
       }
       groups.push(this.feedForward(routed, begin, begin + fit))
       begin += fit
@@ -121,8 +136,8 @@ export class ArenaFiller {
   /** As `routed`, but in a new arena where that keeps the layer's experts together: what was left of the last one costs nothing. */
   routedTogether(layer: Layer): PlacedFeedForward[] {
     const { routed } = layer
-    const whole = routed ? bytesPerExpert(routed) * routed.gate.experts + SLACK : 0
-    if (whole > this.room && whole <= this.#limit - padded(this.#prefix)) this.next()
+    const whole = routed ? bytesPerExpert(routed) * routed.gate.experts + slack(routed) : 0
+    if (whole > this.room && whole <= this.#limit - aligned(this.#prefix, ALIGN)) this.next()
     return this.routed(layer)
   }
 

@@ -1,5 +1,6 @@
 /** What has to be read to fill the arenas, cut into pieces that fit a worker's staging bytes. Pure. */
 import { FORMATS, packedBytes, PANEL_ROWS, rowBytes } from '../abi/formats.ts'
+import type { Matrix } from '../model/types.ts'
 import { STAGING_BYTES } from './arena-layout.ts'
 import type { PlacedFeedForward, PlacedLayer, PlacedMatrix, PlacedVector, WasmModelPlan, WasmPlan } from './types.ts'
 
@@ -19,29 +20,47 @@ export interface Load {
   readonly isVector: boolean
 }
 
-function* matrixLoads(placed: PlacedMatrix): Generator<Load> {
-  const { matrix } = placed
-  const { tensor } = matrix
+/** Some rows of one expert's matrix: where they are in the file, and where among the packed bytes of a range of experts they go. */
+export interface Piece {
+  readonly fileOffset: number
+  readonly fileBytes: number
+  readonly rows: number
+  readonly packedOffset: number
+}
+
+/** The experts [begin, end) of a matrix, cut into pieces. */
+export function* matrixPieces(matrix: Matrix, begin = 0, end = matrix.experts): Generator<Piece> {
+  const { tensor, rows, columns, rowsPerExpert, firstRow } = matrix
   const format = FORMATS[tensor.format]
-  const fileRow = rowBytes(format, matrix.columns)
-  const rowsPerLoad = Math.max(1, Math.floor(STAGING_BYTES / fileRow / PANEL_ROWS)) * PANEL_ROWS
-  for (let expert = placed.expertBegin; expert < placed.expertEnd; expert++) {
-    const firstRow = expert * matrix.rowsPerExpert + matrix.firstRow
-    const target = placed.offset + (expert - placed.expertBegin) * placed.expertBytes
-    for (let row = 0; row < matrix.rows; row += rowsPerLoad) {
-      const rows = Math.min(rowsPerLoad, matrix.rows - row)
+  const fileRow = rowBytes(format, columns)
+  const rowsPerPiece = Math.max(1, Math.floor(STAGING_BYTES / fileRow / PANEL_ROWS)) * PANEL_ROWS
+  const expertBytes = packedBytes(format, rows, columns)
+  for (let expert = begin; expert < end; expert++) {
+    const tensorRow = expert * rowsPerExpert + firstRow
+    for (let row = 0; row < rows; row += rowsPerPiece) {
+      const count = Math.min(rowsPerPiece, rows - row)
       yield {
-        tensor: tensor.name,
-        shard: tensor.shard,
-        fileOffset: tensor.offset + (firstRow + row) * fileRow,
-        fileBytes: rows * fileRow,
-        format: format.id,
-        columns: matrix.columns,
-        rows,
-        arena: placed.arena,
-        offset: target + packedBytes(format, row, matrix.columns),
-        isVector: false,
+        fileOffset: tensor.offset + (tensorRow + row) * fileRow,
+        fileBytes: count * fileRow,
+        rows: count,
+        packedOffset: (expert - begin) * expertBytes + packedBytes(format, row, columns),
       }
+    }
+  }
+}
+
+function* matrixLoads({ matrix, arena, offset, expertBegin, expertEnd }: PlacedMatrix): Generator<Load> {
+  const { tensor, columns } = matrix
+  for (const { packedOffset, ...piece } of matrixPieces(matrix, expertBegin, expertEnd)) {
+    yield {
+      ...piece,
+      tensor: tensor.name,
+      shard: tensor.shard,
+      format: FORMATS[tensor.format].id,
+      columns,
+      arena,
+      offset: offset + packedOffset,
+      isVector: false,
     }
   }
 }
@@ -82,8 +101,17 @@ function modelWeights({ embedding, layers, outputNorm, head }: WasmModelPlan): (
   return [embedding, ...layers.flatMap(layerWeights), outputNorm, ...(head === embedding ? [] : [head])]
 }
 
-/** Every load of the pool's part of a plan, in the order of the model's layers. */
-export function planLoads(plan: WasmPlan): Load[] {
-  const weights = plan.holds === 'model' ? modelWeights(plan) : plan.layers.flatMap(({ routed }) => routed.flatMap(ffnWeights))
-  return weights.flatMap((placed) => (isVector(placed) ? [vectorLoad(placed)] : [...matrixLoads(placed)]))
+const weightsOf = (plan: WasmPlan): (PlacedMatrix | PlacedVector)[] =>
+  plan.holds === 'model' ? modelWeights(plan) : plan.layers.flatMap(({ routed }) => routed.flatMap(ffnWeights))
+
+/** Every matrix of the pool's part of a plan, in the order of the model's layers. */
+export const placedMatrices = (plan: WasmPlan): PlacedMatrix[] =>
+  weightsOf(plan).filter((placed): placed is PlacedMatrix => !isVector(placed))
+
+/** Every load of the pool's part of a plan, in the same order, but for matrices that are `elsewhere` than in the model's files. */
+export function planLoads(plan: WasmPlan, elsewhere: ReadonlySet<PlacedMatrix> = new Set()): Load[] {
+  return weightsOf(plan).flatMap((placed) => {
+    if (isVector(placed)) return [vectorLoad(placed)]
+    return elsewhere.has(placed) ? [] : [...matrixLoads(placed)]
+  })
 }

@@ -1,14 +1,7 @@
 /** What a caller may say about where routed experts go, beyond the pipeline. */
 import { TandemError } from '../errors.ts'
 import type { LimitOptions } from './limits.ts'
-import { type ExecutorName, EXECUTORS } from './stages.ts'
-
-/** Puts the tensors whose names a pattern matches on an executor. */
-export interface Override {
-  /** A regular expression that is looked for in tensor names, such as `ffn_(up|gate|down)_exps` or `blk\.(4|5)\.ffn_.*_exps`. */
-  readonly pattern: string
-  readonly executor: ExecutorName
-}
+import { EXECUTORS, type Override } from './stages.ts'
 
 /** Options of a plan. Without any of them the pipeline alone decides. */
 export interface PlacementOptions extends LimitOptions {

@@ -70,7 +70,7 @@ export function placeModel(model: Model, limits: Limits, step: StepLayout): { wa
   // the head and its norm share an arena: at the end of the model, or with the embedding when that is the head
   const tiedNorm = tied ? filler.vector(model.outputNorm) : undefined
   const layers = model.layers.map((layer) => placeLayer(filler, layer, cacheBytes))
-  if (!tied) filler.ensure(normBytes + packedMatrixBytes(model.head), 'the output head')
+  if (!tied) filler.ensure(normBytes + padded(packedMatrixBytes(model.head)), 'the output head')
   const outputNorm = tiedNorm ?? filler.vector(model.outputNorm)
   const head = tied ? embedding : filler.matrix(model.head)
   return { wasm: { holds: 'model', arena, arenas: filler.arenaBytes, embedding, outputNorm, head, layers }, bytes: filler.deviceBytes }

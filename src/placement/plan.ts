@@ -38,7 +38,8 @@ function placeholders(layers: readonly ExpertLayer[]): ReadonlyMap<number, Hando
  * `ERR_ARGUMENT`, `ERR_PIPELINE_INVALID`, `ERR_DEVICE_ABSENT`, `ERR_FORMAT_UNSUPPORTED`, `ERR_MEMORY`, `ERR_ARENA_LIMIT`.
  */
 export function makePlan(model: Model, machine: Machine, pipeline: PipelineDefinition, options: PlacementOptions = {}): Plan {
-  const places = expertPlaces(model, pipeline, options)
+  const { overrides = [] } = options
+  const places = expertPlaces(model, pipeline, { ...options, overrides: [...overrides, ...(pipeline.tensors ?? [])] })
   const limits = resolveLimits(model.hyper, machine, options, places.executor === 'cuda' ? 1 : 0)
   const step = stepLayout(limits)
   const common = { pipeline: { ...pipeline, overlap: options.overlap ?? pipeline.overlap }, limits, step }

@@ -54,6 +54,8 @@ export interface PlacedMatrix {
   readonly expertEnd: number
   /** Packed bytes of one expert's matrix. */
   readonly expertBytes: number
+  /** Begins on a page of the system and shares none of its pages with anything else: a file may be mapped over it. */
+  readonly hasOwnPages: boolean
 }
 
 /** A weight vector in an arena, as f32. */

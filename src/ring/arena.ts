@@ -7,6 +7,9 @@ import { TandemError } from '../errors.ts'
 /** WebAssembly's page, bytes. */
 export const PAGE_BYTES = 65536
 
+/** The pages that files are mapped in: those of the system wherever Tandem maps one (`native/map-file.ts` looks). */
+export const FILE_PAGE_BYTES = 4096
+
 /** The most bytes that memory32 can address. */
 export const MAX_ARENA_BYTES = 65536 * PAGE_BYTES
 

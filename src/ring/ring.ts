@@ -94,6 +94,15 @@ export class Ring {
     }
   }
 
+  /** As `claim`, without blocking the thread. */
+  async whenPublished(sequence: number, options: WaitOptions): Promise<void> {
+    for (;;) {
+      const newest = this.published
+      if (ahead(newest, sequence) >= 0) return
+      await waitWhileAsync(this.#words, this.#base + PUBLISHED, newest, options)
+    }
+  }
+
   /** Consumer: done with `sequence`; each consumer calls it once per sequence, in order. True for the one that completed it. */
   release(sequence: number): boolean {
     const count = this.#base + RELEASES + this.slotOf(sequence) * 16

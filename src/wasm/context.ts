@@ -2,9 +2,9 @@
 import { ACTIVATION, type Activation, PANEL_ROWS } from '../abi/formats.ts'
 import { CHUNK_COUNTERS, CONTROL } from '../abi/control.ts'
 import { type KernelExports, recordBytes } from '../abi/kernels.ts'
-import { STEP_HEADER } from '../abi/step.ts'
+import { STEP_HEADER, STEP_OUTCOME } from '../abi/step.ts'
 import { invariant } from '../errors.ts'
-import type { MatrixCall, Program } from '../pipeline/program.ts'
+import type { MatrixCall, Program, UserCall } from '../pipeline/program.ts'
 import type { FanIn } from '../ring/fan-in.ts'
 import type { WaitOptions } from '../ring/wait.ts'
 import { check } from './kernels.ts'
@@ -22,6 +22,9 @@ export interface Share {
   readonly begin: number
   readonly end: number
 }
+
+/** Runs a call of a user stage. */
+export type UserCallers = (context: WorkerContext, call: UserCall) => void
 
 /** Chunks per worker that a product's rows are cut into: enough that nobody waits long for the slowest, who has at most one more to finish. */
 const CHUNKS_PER_WORKER = 16
@@ -44,6 +47,11 @@ export class WorkerContext {
   tokens = 0
   runs = 0
   outputs = 0
+  /** Number of the current step, and its header in the ring slot; absent beside a device, which hands over no steps. */
+  step = 0
+  header: Int32Array<SharedArrayBuffer> | undefined
+  /** Worker 0, where the program has user stages: runs them. */
+  userCallers: UserCallers | undefined
   /** Products shared out since the last barrier; the same for all workers. */
   #products = 0
   readonly #control: Int32Array<SharedArrayBuffer>
@@ -93,6 +101,14 @@ export class WorkerContext {
     })
     this.#products = 0
     return Atomics.load(this.#control, CONTROL.abandon) !== 0
+  }
+
+  /** Ends the current step as if it had been cancelled: all workers leave it together at the next call, and its results are read by nobody. */
+  abandonStep(): void {
+    invariant(this.header, 'there is no step to abandon')
+    Atomics.store(this.header, STEP_HEADER.cancel, 1)
+    // also when this was the last call, behind which nobody looks
+    Atomics.store(this.header, STEP_HEADER.outcome, STEP_OUTCOME.cancelled)
   }
 
   /** The last worker to arrive has shared out as many products as all others, so its count says which counters were used. */

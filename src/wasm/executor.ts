@@ -12,6 +12,7 @@ import type { Program } from '../pipeline/program.ts'
 import type { Load } from '../placement/loads.ts'
 import { arenaBuffer, createArena } from '../ring/arena.ts'
 import { adviseHugePages } from '../native/huge-pages.ts'
+import { type FileRange, mapFile } from '../native/map-file.ts'
 import { Ring } from '../ring/ring.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
 import { waitWhileAsync } from '../ring/wait.ts'
@@ -19,8 +20,17 @@ import { StageTimes } from '../trace/stage-times.ts'
 import { Timeline } from '../trace/timeline.ts'
 import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
 import { compileKernels, type Kernels } from './kernels.ts'
+import { checkPanelLayout } from './panel-layout.ts'
+import { UserStageHost } from './user-stages/host.ts'
 import { ServePool } from './pool.ts'
-import type { ServeTask } from './protocol.ts'
+import type { PanelFile, ServeTask } from './protocol.ts'
+
+/** A file of panels, and what of it is mapped instead of read. */
+export interface MappedPanels extends PanelFile {
+  readonly maps: readonly FileRange[]
+  /** The layout of its panels (`panel-layout.ts`). */
+  readonly layout: string
+}
 
 /** What the executor needs to start. */
 export interface WasmExecutorOptions {
@@ -29,6 +39,8 @@ export interface WasmExecutorOptions {
   readonly moduleBytes: number
   readonly loads: readonly Load[]
   readonly paths: readonly string[]
+  /** Weights that come from a sidecar; its descriptor stays open until the executor is ready or closed. */
+  readonly panels?: MappedPanels | undefined
   readonly threads: number
   /** Logical cores; decides whether waiting threads may spin. */
   readonly cores: number
@@ -59,6 +71,10 @@ const SPINS = 1000
  */
 const DEVICE_SPINS = 10_000
 
+/** Bytes that loading reads. */
+export const bytesToRead = ({ loads, panels }: Pick<WasmExecutorOptions, 'loads' | 'panels'>): number =>
+  loads.reduce((sum, { fileBytes }) => sum + fileBytes, 0) + (panels?.copies ?? []).reduce((sum, { bytes }) => sum + bytes, 0)
+
 const PROGRESS_MS = 50
 
 /** How long a closing pool may take before its threads are ended by force. */
@@ -75,6 +91,8 @@ export class WasmExecutor {
   readonly stageTimes: StageTimes | undefined
   /** What each worker did when, with `traceEvents`. */
   readonly timelines: readonly Timeline[]
+  /** Of a program with user stages: what their functions tell. */
+  readonly userStages: UserStageHost | undefined
   readonly #options: WasmExecutorOptions
   #arenas: readonly WebAssembly.Memory[]
   readonly #pool: ServePool
@@ -91,6 +109,7 @@ export class WasmExecutor {
     this.stageTimes = options.profile ? new StageTimes(options.threads, calls.length) : undefined
     const { traceEvents = 0 } = options
     this.timelines = traceEvents > 0 ? Array.from({ length: options.threads }, () => new Timeline(traceEvents)) : []
+    this.userStages = options.program.userStages && new UserStageHost(options.program)
     this.#pool = new ServePool(options.threads)
     const workers = Array.from({ length: options.threads }, (_, worker) => this.#serve(worker))
     this.#served = Promise.all(workers).then(() => undefined)
@@ -98,7 +117,7 @@ export class WasmExecutor {
 
   /** Runs one worker's task to its end; any end that nobody asked for fails the executor. */
   async #serve(worker: number): Promise<void> {
-    const { threads, moduleBytes, program, loads, paths, deadlineMs } = this.#options
+    const { threads, moduleBytes, program, loads, paths, panels, deadlineMs } = this.#options
     const { control, slots, slotBytes, ringDepth } = this.port
     const task: ServeTask = {
       worker,
@@ -110,6 +129,7 @@ export class WasmExecutor {
       program,
       loads,
       paths,
+      panels: panels && { path: panels.path, descriptor: panels.descriptor, copies: panels.copies },
       ringDepth,
       slots,
       slotBytes,
@@ -117,6 +137,7 @@ export class WasmExecutor {
       deadlineMs,
       stageTimes: this.stageTimes?.buffer,
       timeline: this.timelines[worker]?.buffer,
+      userStages: worker === 0 ? this.userStages?.task : undefined,
     }
     try {
       const { error } = await this.#pool.serve(task)
@@ -156,8 +177,8 @@ export class WasmExecutor {
 
   /** Resolves when every worker has loaded its part and serves. */
   async whenReady(): Promise<void> {
-    const { threads, loads, signal, onProgress, deadlineMs } = this.#options
-    const totalBytes = loads.reduce((sum, load) => sum + load.fileBytes, 0)
+    const { threads, signal, onProgress, deadlineMs } = this.#options
+    const totalBytes = bytesToRead(this.#options)
     let lastChange = performance.now()
     let last = -1
     for (;;) {
@@ -170,7 +191,7 @@ export class WasmExecutor {
       }
       // after onProgress, which may be what aborts, even with the last of the bytes
       if (signal?.aborted) throw new TandemError('ERR_ABORTED', 'loading was aborted', { cause: signal.reason })
-      if (ready === threads) return
+      if (ready === threads) return this.userStages?.whenReady()
       if (performance.now() - lastChange > deadlineMs) throw new TandemError('ERR_TIMEOUT', `loading made no progress for ${deadlineMs} ms`)
       try {
         await waitWhileAsync(this.port.words, CONTROL.ready, ready, { deadlineMs: PROGRESS_MS, what: 'the pool to load' })
@@ -202,11 +223,21 @@ export class WasmExecutor {
 
   /** f32[vocabulary] of an output row of the last completed step; a view that the next step overwrites. */
   logits(row: number): Float32Array<SharedArrayBuffer> {
-    const { arena, shape, calls } = this.#options.program
-    const head = calls.at(-1)
-    const memory = this.#arenas[head?.arena ?? 0]
+    const { arena, shape } = this.#options.program
+    return this.#headRow(arena.logits, row, shape.vocabulary)
+  }
+
+  /** f32[hidden] of an output row of the last completed step, as the head saw it: after the model's last norm. A view as `logits` gives. */
+  hidden(row: number): Float32Array<SharedArrayBuffer> {
+    const { arena, shape } = this.#options.program
+    return this.#headRow(arena.normed, row, shape.hidden)
+  }
+
+  /** A row of f32[*, columns] at an offset of the head's arena, which the program ends in. */
+  #headRow(offset: number, row: number, columns: number): Float32Array<SharedArrayBuffer> {
+    const memory = this.#arenas[this.#options.program.calls.at(-1)?.arena ?? 0]
     if (!memory) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
-    return new Float32Array(arenaBuffer(memory), arena.logits + row * shape.vocabulary * 4, shape.vocabulary)
+    return new Float32Array(arenaBuffer(memory), offset + row * columns * 4, columns)
   }
 
   /** Stops the workers and ends their threads. Steps in flight are abandoned. May be called at any time, any number of times. */
@@ -216,9 +247,11 @@ export class WasmExecutor {
   }
 
   async #close(): Promise<void> {
+    this.userStages?.stop()
     this.port.stop(this.#options.program.entries && new Ring(this.port.words, CONTROL.handoff + HANDOFF.published, 1, 1))
     await Promise.race([this.#served, delay(CLOSE_MS)])
     await this.#pool.destroy()
+    await this.userStages?.close()
     // whoever still holds the closed engine shall not hold the weights
     this.#arenas = []
   }
@@ -229,11 +262,14 @@ export class WasmExecutor {
   }
 }
 
-/** Starts the pool, which begins to load the weights. Throws `ERR_MEMORY`. */
+/** Starts the pool, which begins to load the weights. Throws `ERR_MEMORY`, `ERR_SIDECAR_STALE`. */
 export async function makeWasmExecutor(options: WasmExecutorOptions): Promise<WasmExecutor> {
+  const { arenaBytes, panels } = options
   const kernels = await compileKernels()
-  const arenas = options.arenaBytes.map(createArena)
+  if (panels) checkPanelLayout(panels, kernels)
+  const arenas = arenaBytes.map(createArena)
   await adviseHugePages(arenas)
+  if (panels) await mapFile(panels.descriptor, arenas, panels.maps)
   return new WasmExecutor(options, kernels, arenas)
 }
 

@@ -35,7 +35,7 @@ export function named(bytes: Uint8Array, name: string): Uint8Array<ArrayBuffer> 
 }
 
 /** An instance to test; module data, stack, buffers. */
-function makeBench(module: WebAssembly.Module): Bench {
+export function makeBench(module: WebAssembly.Module): Bench {
   const start = 2 * PAGE_BYTES
   const memory = createArena(start + SELF_TEST_BYTES)
   return new Bench(instantiateKernels(module, memory, start, PAGE_BYTES), memory, start)

@@ -1,12 +1,18 @@
-/** Fills the arenas: every worker takes the next load that nobody has taken, reads it into its own scratch, and repacks it into place. */
+/**
+ * Fills the arenas: every worker takes the next load that nobody has taken, reads it into its own scratch, and repacks it into place. What a file has as
+ * panels is read into place at once.
+ */
+import { readSync } from 'node:fs'
 import { CONTROL, LOADED_UNIT_BYTES } from '../abi/control.ts'
 import { KERNEL_STATUS } from '../abi/kernels.ts'
 import { TandemError } from '../errors.ts'
 import { ShardFiles } from '../gguf/shard-files.ts'
 import { toFloat32 } from '../gguf/vector.ts'
 import type { Load } from '../placement/loads.ts'
+import type { FileRange } from '../native/map-file.ts'
 import type { WorkerArena, WorkerContext } from './context.ts'
 import { check } from './kernels.ts'
+import type { PanelFile, ServeTask } from './protocol.ts'
 
 function notFinite(load: Load): TandemError {
   return new TandemError(
@@ -28,23 +34,45 @@ function store(load: Load, arena: WorkerArena, staging: number): void {
   check(status, 'repack')
 }
 
-/** Loads until nothing is left or `shouldStop`. Throws `ERR_FILE_ACCESS`, `ERR_GGUF_TRUNCATED`, `ERR_WEIGHT_NOT_FINITE`. */
+/** Reads panels into place. */
+function copy(context: WorkerContext, { path, descriptor }: PanelFile, { arena, offset, fileOffset, bytes }: FileRange): void {
+  const target = context.arena(arena).bytes
+  for (let done = 0; done < bytes;) {
+    let read = 0
+    try {
+      read = readSync(descriptor, target, offset + done, bytes - done, fileOffset + done)
+    } catch (error) {
+      throw TandemError.from(error, 'ERR_FILE_ACCESS')
+    }
+    if (read === 0) throw new TandemError('ERR_SIDECAR_INVALID', `${path} ended while its panels were read; has it been changed?`)
+    done += read
+  }
+}
+
+/** Loads until nothing is left or `shouldStop`. Throws `ERR_FILE_ACCESS`, `ERR_GGUF_TRUNCATED`, `ERR_SIDECAR_INVALID`, `ERR_WEIGHT_NOT_FINITE`. */
 export function loadWeights(
   context: WorkerContext,
   control: Int32Array<SharedArrayBuffer>,
-  paths: readonly string[],
-  loads: readonly Load[],
+  { paths, loads, panels }: Pick<ServeTask, 'paths' | 'loads' | 'panels'>,
   shouldStop: () => boolean,
 ): void {
   const files = new ShardFiles(paths)
+  const loaded = (bytes: number): void => void Atomics.add(control, CONTROL.loaded, Math.ceil(bytes / LOADED_UNIT_BYTES))
   try {
     while (!shouldStop()) {
-      const load = loads[Atomics.add(control, CONTROL.nextLoad, 1)]
-      if (!load) return
+      const next = Atomics.add(control, CONTROL.nextLoad, 1)
+      const load = loads[next]
+      if (!load) {
+        const range = panels?.copies[next - loads.length]
+        if (!panels || !range) return
+        copy(context, panels, range)
+        loaded(range.bytes)
+        continue
+      }
       const arena = context.arena(load.arena)
       files.read(load.shard, arena.bytes.subarray(context.scratch, context.scratch + load.fileBytes), load.fileOffset)
       store(load, arena, context.scratch)
-      Atomics.add(control, CONTROL.loaded, Math.ceil(load.fileBytes / LOADED_UNIT_BYTES))
+      loaded(load.fileBytes)
     }
   } finally {
     files.close()

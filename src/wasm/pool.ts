@@ -25,7 +25,9 @@ export class ServePool {
   /** Starts a worker's task. Rejects with `ERR_WORKER_DIED` when the thread ends before the task does. */
   async serve(task: ServeTask): Promise<ServeResult> {
     try {
-      return (await this.#piscina.run(task)) as ServeResult
+      // Piscina's type of it is what TypeScript makes of an overload, not a list
+      const transferList = (task.userStages ? [task.userStages.port] : []) as NonNullable<Parameters<Piscina['run']>[1]>['transferList']
+      return (await this.#piscina.run(task, { transferList })) as ServeResult
     } catch (cause) {
       throw new TandemError('ERR_WORKER_DIED', `worker ${task.worker} of the pool ended unexpectedly: ${TandemError.from(cause).message}`, {
         cause,

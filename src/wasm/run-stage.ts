@@ -9,6 +9,7 @@ import { head } from './stages/head.ts'
 import { routedExperts } from './stages/routed-experts.ts'
 import { router } from './stages/router.ts'
 import { transfer } from './stages/transfer.ts'
+import { user } from './stages/user.ts'
 
 type StageFunctions = { readonly [Call in StageCall as Call['stage']]: (context: WorkerContext, call: Call) => void }
 
@@ -22,6 +23,7 @@ const STAGE_FUNCTIONS: StageFunctions = {
   combine,
   head,
   transfer,
+  user,
 }
 
 /** Runs one call of the program on this worker's share. Stages meet at their own barriers inside, not at the end. */

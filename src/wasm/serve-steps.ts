@@ -37,6 +37,7 @@ export function serveSteps(task: ServeTask, context: WorkerContext, ring: Ring, 
     ring.claim(sequence, idle)
     // To stop, the engine publishes one more slot: its contents do not matter.
     if (Atomics.load(words, CONTROL.stop) !== 0) return
+    context.step = sequence
     runStep(context, buffer, task.slots + ring.slotOf(sequence) * task.slotBytes, task.slotBytes, clock)
     ring.release(sequence)
   }

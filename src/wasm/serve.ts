@@ -18,6 +18,7 @@ import type { ServeResult, ServeTask } from './protocol.ts'
 import { serveHandoffs } from './serve-handoffs.ts'
 import { serveSteps } from './serve-steps.ts'
 import { StageClock, TimedFanIn } from './stage-clock.ts'
+import { userCallers } from './user-stages/callers.ts'
 
 function makeContext(task: ServeTask, words: Int32Array<SharedArrayBuffer>, barrier: FanIn, wait: WaitOptions): WorkerContext {
   const { arena } = task.program
@@ -52,8 +53,9 @@ export default async function serve(task: ServeTask): Promise<ServeResult> {
   try {
     const wait: WaitOptions = { spins: task.spins, deadlineMs: task.deadlineMs, what: 'the other workers' }
     const context = makeContext(task, words, barrier, wait)
+    if (task.userStages) context.userCallers = await userCallers(task.program, task.userStages, task.deadlineMs)
     const shouldStop = (): boolean => Atomics.load(words, CONTROL.stop) !== 0 || isPoisoned(words)
-    loadWeights(context, words, task.paths, task.loads, shouldStop)
+    loadWeights(context, words, task, shouldStop)
     if (shouldStop()) return {}
     Atomics.add(words, CONTROL.ready, 1)
     Atomics.notify(words, CONTROL.ready)

@@ -7,6 +7,7 @@ export function beginStep(context: WorkerContext, record: Uint8Array<SharedArray
   context.tokens = header[STEP_HEADER.tokens]!
   context.runs = header[STEP_HEADER.runs]!
   context.outputs = header[STEP_HEADER.outputs]!
+  context.header = header
   copyRecord(context, record)
   writeAngles(context, header)
 }

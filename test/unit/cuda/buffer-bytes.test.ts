@@ -6,12 +6,14 @@ import { planModel } from '../../../src/engine/load-model.ts'
 import { POCKET_MODEL } from '../../../src/pocket-model.ts'
 import { standIn } from '../../fixtures/stand-in.ts'
 
-test.skipIf(!standIn).each([
-  { pipeline: 'gpu' },
-  { pipeline: 'hybrid' },
-  { pipeline: 'gpu', ubatch: 7, sequences: 5, contextTokens: 64 },
-  { pipeline: 'hybrid', gpuExpertLayers: 2, ubatch: 100, sequences: 3 },
-])('%j', async (options) => {
+test
+  .skipIf(!standIn)
+  .each([
+    { pipeline: 'gpu' },
+    { pipeline: 'hybrid' },
+    { pipeline: 'gpu', ubatch: 7, sequences: 5, contextTokens: 64 },
+    { pipeline: 'hybrid', gpuExpertLayers: 2, ubatch: 100, sequences: 3 },
+  ])('%j', async (options) => {
   const { plan, programs } = await planModel(POCKET_MODEL, options)
   const { functions } = await loadCudaLibrary(standIn!.path)
   expect(functions.tcu_buffer_bytes(shapeStruct(plan.cuda!, programs.cuda!, 1000))).toBe(plan.cuda!.bufferBytes)

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { definePipeline, type PipelineOptions } from '../../../src/pipeline/define.ts'
 import { PIPELINE_NAMES, resolvePipeline } from '../../../src/pipeline/resolve.ts'
+import type { UserStageOptions } from '../../../src/pipeline/user-stage.ts'
 import { STAGES } from '../../../src/placement/stages.ts'
 import { codeOf } from '../../fixtures/engine-micro.ts'
 
@@ -32,6 +33,72 @@ describe('definePipeline', () => {
     ...[0, 3, 17, 1.5, Number.NaN, '2'].map((ringDepth) => ({ name: 'mine', executor: 'wasm', ringDepth })),
   ])('refuses %o', (options) => {
     expect(() => definePipeline(options as unknown as PipelineOptions)).toThrow(invalid)
+  })
+})
+
+describe('user stages and tensors', () => {
+  const good = { name: 'mine', after: 'router', module: '/tmp/mine.mjs' } as const
+  const define = (...userStages: readonly unknown[]) =>
+    definePipeline({ name: 'p', executor: 'wasm', userStages: userStages as UserStageOptions[] })
+
+  test('are filled in, and come out of a second time as they are', async () => {
+    const layers = [3, 1]
+    const pipeline = definePipeline({
+      name: 'p',
+      executor: 'wasm',
+      tensors: [{ pattern: 'exps', executor: 'wasm' }],
+      userStages: [good, { name: 'other', before: 'head', module: new URL('file:///tmp/x.mjs'), export: 'f', steer: true, data: layers }],
+    })
+    const common = { layers: 'all', queue: 8, whenFull: 'drop' }
+    layers.push(5)
+    expect(pipeline.userStages).toEqual([
+      {
+        ...common,
+        name: 'mine',
+        when: 'after',
+        stage: 'router',
+        module: 'file:///tmp/mine.mjs',
+        export: 'default',
+        steer: false,
+        data: undefined,
+      },
+      { ...common, name: 'other', when: 'before', stage: 'head', module: 'file:///tmp/x.mjs', export: 'f', steer: true, data: [3, 1] },
+    ])
+    expect(pipeline.tensors).toEqual([{ pattern: 'exps', executor: 'wasm' }])
+    expect(await resolvePipeline(pipeline)).toEqual(pipeline)
+    expect(structuredClone(pipeline)).toEqual(pipeline)
+  })
+
+  test.each([
+    { ...good, name: '' },
+    { ...good, after: undefined },
+    { ...good, before: 'router' },
+    { ...good, after: 'tea' },
+    { ...good, after: undefined, before: 'embed' },
+    { ...good, module: undefined },
+    { ...good, module: () => undefined },
+    { ...good, export: '' },
+    { ...good, steer: 1 },
+    { ...good, data: () => undefined },
+    { ...good, whenFull: 'panic' },
+    ...[0, 3, 128].map((queue) => ({ ...good, queue })),
+    ...[[], [-1], [1.5], 'none', 3].map((layers) => ({ ...good, layers })),
+    { ...good, after: 'head', layers: [1] },
+  ])('refuses %o', (options) => {
+    expect(() => define(options)).toThrow(invalid)
+  })
+
+  test('refuses two of one name, and stages that are on a GPU by name', () => {
+    expect(() => define(good, { ...good, after: 'head' })).toThrow(/two user stages are named 'mine'/)
+    for (const routedExperts of ['wasm', 'cuda'] as const) {
+      const options = { name: 'p', executor: 'cuda', stages: { routedExperts }, userStages: [good] } as const
+      expect(() => definePipeline(options)).toThrow(
+        expect.objectContaining({
+          code: 'ERR_PIPELINE_INVALID',
+          message: expect.stringMatching(/user stage 'mine' needs the whole model/) as string,
+        }),
+      )
+    }
   })
 })
 
@@ -75,7 +142,7 @@ describe('resolvePipeline', () => {
   test('those of the package are at most 60 lines', () => {
     const folder = new URL('../../../pipelines/', import.meta.url)
     const files = readdirSync(folder).filter((name) => name.endsWith('.ts'))
-    expect(files.map((name) => name.replace('.ts', '')).sort()).toEqual([...PIPELINE_NAMES].sort())
+    expect(files.map((name) => name.replace('.ts', '')).sort()).toEqual([...PIPELINE_NAMES, 'rerank', 'router-statistics'].sort())
     for (const name of files) expect(readFileSync(new URL(name, folder), 'utf8').split('\n').length).toBeLessThanOrEqual(60)
   })
 })

@@ -5,10 +5,11 @@ import { FORMATS, packedBytes } from '../../../src/abi/formats.ts'
 import { TandemError } from '../../../src/errors.ts'
 import type { Model } from '../../../src/model/types.ts'
 import type { LimitOptions } from '../../../src/placement/limits.ts'
-import { planLoads } from '../../../src/placement/loads.ts'
+import { placedMatrices, planLoads } from '../../../src/placement/loads.ts'
 import { makePlan } from '../../../src/placement/plan.ts'
 import type { PlacedFeedForward, PlacedMatrix, PlacedVector, Plan } from '../../../src/placement/types.ts'
 import cpu from '../../../pipelines/cpu.ts'
+import { gpuModels } from '../../fixtures/gpu-models.ts'
 import { MACHINE, tinyModel, tinyModels, wholeOnPool } from '../../fixtures/engine-models.ts'
 
 const LIMITS = { threads: 1, contextTokens: 64, ubatch: 4, sequences: 2 }
@@ -108,6 +109,30 @@ describe('placement', () => {
         })
       })
     })
+  })
+
+  test('large matrices have pages of their own, where a file may be mapped', () => {
+    let mappable = 0
+    const pageOf = (byte: number): number => Math.floor(byte / 4096)
+    fc.assert(
+      fc.property(gpuModels, fc.integer({ min: 8, max: 40 }), (model, pages) => {
+        const plan = planWithin(model, prefixOf(model, LIMITS) + pages * 65_536)
+        if (!plan) return
+        const regions = regionsOf(model, plan)
+        for (const placed of placedMatrices(wholeOnPool(plan))) {
+          const { what, arena, begin, end } = matrixRegion(placed)
+          expect(placed.hasOwnPages, what).toBe(end - begin >= 65_536)
+          if (!placed.hasOwnPages) continue
+          mappable++
+          expect(begin % 4096, what).toBe(0)
+          const others = regions.filter((region) => region.arena === arena && region.begin !== begin && region.end > region.begin)
+          for (const other of others)
+            expect(pageOf(other.end - 1) < pageOf(begin) || pageOf(other.begin) > pageOf(end - 1), what).toBe(true)
+        }
+      }),
+      { seed: 9, numRuns: 60 },
+    )
+    expect(mappable).toBeGreaterThan(200)
   })
 
   test('every expert of every layer is placed once, its three matrices together', () => {

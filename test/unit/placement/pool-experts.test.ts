@@ -102,7 +102,8 @@ describe('arenas of experts', () => {
           if (routed.length === 1) together++
           else {
             apart++
-            expect(bytes).toBeGreaterThan(room - 3 * 64)
+            // each of the three may lose a page before it and the rest of its last one
+            expect(bytes).toBeGreaterThan(room - 3 * 2 * 4096)
           }
           expect(routed[0]!.gate.expertBegin).toBe(0)
           routed.forEach(({ gate }, index) => expect(gate.expertEnd).toBe(routed[index + 1]?.gate.expertBegin ?? gate.matrix.experts))
