@@ -24,7 +24,10 @@ struct constants {
   v128_t bias;          /* i32: 112 << 23, f32's exponent bias less f16's */
   v128_t bias_plus_one; /* i32: 113 << 23 */
   v128_t least;         /* f32: 2^-14, the smallest normal f16 */
+  v128_t magic;         /* f32: 1.5 * 2^23, whose last bits count in ones */
 };
+
+enum { MAGIC_BITS = 0x4b400000 };
 
 #define ALL_LANES(x) {(int)(x), (int)(x), (int)(x), (int)(x)}
 
@@ -45,10 +48,11 @@ static const volatile struct constants CONSTANTS = {
     .bias = ALL_LANES(112 << 23),
     .bias_plus_one = ALL_LANES(113 << 23),
     .least = ALL_LANES(0x38800000),
+    .magic = ALL_LANES(MAGIC_BITS),
 };
 
 INLINE struct constants read_constants(void) {
   const volatile struct constants *c = &CONSTANTS;
   return (struct constants){c->zero, c->nibble, c->fifth, c->sixth, c->pair, c->third, c->scale_tops, c->thirty_two,
-                            c->iq4_nl, c->iq4_xs, c->mxfp4, c->sign, c->magnitude, c->bias, c->bias_plus_one, c->least};
+                            c->iq4_nl, c->iq4_xs, c->mxfp4, c->sign, c->magnitude, c->bias, c->bias_plus_one, c->least, c->magic};
 }

@@ -35,6 +35,7 @@ enum { FORMAT_IDS = 64 }; /* ggml ids are below this */
  *
  * repack  writes the panel of `count` <= 8 file rows, missing ones as zeros; 0 when a weight or scale is not finite
  * unpack  y: f32[columns] = row `row` of a panel
+ * prepare may be 0; else calls for `prepare_from` tokens or more take the records that it makes of all tokens of the call, one after the other
  * dot     out: f32[tokens, 8] = the panel's 8 rows times `tokens` activation records x[t]
  * decode  out: f32[STREAMS, 8] = the rows of several panels times one record; bit for bit what dot gives for each
  */
@@ -43,7 +44,8 @@ struct format {
   int bytes;
   int panel_bytes;
   enum activation activation;
-  int wide; /* dot wants records widened to i16 (activations.h) */
+  int prepare_from, prepared_bytes; /* bytes per block of a token */
+  void (*prepare)(uint8_t *to, const uint8_t *const *records, int columns, int tokens);
   int (*repack)(uint8_t *panel, const uint8_t *rows, int columns, int count);
   void (*unpack)(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch);
   void (*dot)(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);

@@ -1,7 +1,7 @@
 /* Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4 and Q8_0: blocks of 32. The dot products are tile32.h; here is what differs by format. */
 #include "blocks.h"
 #include "formats.h"
-#include "tile32.h"
+#include "tile32_prepared.h"
 
 /* Bytes before the nibbles: f16 d[8]; f16 d[8] and m[8]; MXFP4's u8 e[8]. Behind the nibbles come the fifth bits of Q5_0 and Q5_1. */
 enum { HEAD_D = 16, HEAD_DM = 32, HEAD_E = 8, NIBBLE_BYTES = 128 };
@@ -121,6 +121,31 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   return 1;
 }
 
+static void widen(struct activation_wide *y, const struct activation_q8x32 *x) {
+  for (int j = 0; j < 32; j += 16) {
+    const v128_t values = load(x->values + j);
+    if (SUMS_IN_I32) {
+      wasm_v128_store(y->values + j, wasm_i8x16_max(values, wasm_i8x16_splat(0)));
+      wasm_v128_store(y->values + 32 + j, wasm_i8x16_max(wasm_i8x16_neg(values), wasm_i8x16_splat(0)));
+    } else {
+      const v128_t ordered = wasm_i8x16_shuffle(values, values, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+      wasm_v128_store(y->values + 2 * j, wasm_i16x8_extend_low_i8x16(ordered));
+      wasm_v128_store(y->values + 2 * j + 16, wasm_i16x8_extend_high_i8x16(ordered));
+    }
+  }
+  y->scale = x->scale;
+  y->sum = x->sum;
+}
+
+/* Records for signed quants. */
+static void widen_records(uint8_t *to, const uint8_t *const *records, int columns, int tokens) {
+  struct activation_wide *y = (struct activation_wide *)to;
+  for (int t = 0; t < tokens; t++) {
+    const struct activation_q8x32 *x = (const struct activation_q8x32 *)records[t];
+    for (int i = 0; i < columns; i += 32, x++, y++) widen(y, x);
+  }
+}
+
 /* FORMAT_32(name, bytes before the quants, bits of a stored integer, how one token is multiplied, how scales are read, fields of struct kind32) */
 #define FORMAT_32(name, head, bits, how, scales, ...)                                                                                \
   static const struct kind32 kind_##name = {.block_bytes = name##_PANEL_BYTES, __VA_ARGS__};                                         \
@@ -133,14 +158,13 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   }                                                                                                                                  \
   DOT_##how(name, scales)                                                                                                            \
   DECODE_##how(name, scales)                                                                                                         \
-  const struct format format_##name = {FORMAT_ROW(name),        .wide = kind_##name.is_signed, .repack = repack_##name,              \
-                                       .unpack = unpack_##name, .dot = dot_##name,             .decode = decode_##name};
+  const struct format format_##name = {FORMAT_ROW(name), PREPARE_##how(name) .repack = repack_##name,                             \
+                                       .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
 /* Straight from panels for few tokens, unpacked for several. */
-#define DOT_PACKED(name, scales)                                                                                                     \
+#define DOT_PACKED(name, scales, prepared)                                                                                           \
   TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))            \
-  TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
-                                       unpacked_scales, x, blocks, 1, TILE))                                                         \
+  TILE_KERNELS(unpacked_##name, 8, prepared)                                                                                         \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
       for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 32);                                \
@@ -149,6 +173,14 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
     unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
     RUN_TILES(unpacked_##name, 8, out, panel, scratch, x, columns / 32, tokens);                                                     \
   }
+#define DOT_MINIMA(name, scales)                                                                                                     \
+  DOT_PACKED(name, scales, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales, unpacked_scales, x, blocks, 1, TILE))
+/* Unpacked panels meet prepared records. */
+#define DOT_OFFSET(name, scales)                                                                                                     \
+  static void prepare_##name(uint8_t *to, const uint8_t *const *records, int columns, int tokens) {                                  \
+    prepare_tiles32(to, records, kind_##name.offset, columns / 32, tokens);                                                          \
+  }                                                                                                                                  \
+  DOT_PACKED(name, scales, prepared_tile32(out, unpacked, *x, blocks, chain_of(kind_##name), TILE))
 /* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
 #define DOT_TABLE(name, scales)                                                                                                      \
   TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
@@ -165,6 +197,11 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
     RUN_TILES(tile_##name, 8, out, panel, 0, x, columns / 32, tokens);                                                               \
   }
 
+#define PREPARE_MINIMA(name)
+#define PREPARE_OFFSET(name) .prepare = prepare_##name, .prepared_bytes = PREPARED32_BYTES, .prepare_from = UNPACK_FROM_TOKENS,
+#define PREPARE_BYTES(name) .prepare = widen_records, .prepared_bytes = sizeof(struct activation_wide), .prepare_from = 1,
+#define PREPARE_TABLE PREPARE_BYTES
+
 #define DECODE_PACKED(name, scales)                                                                                                  \
   STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1))     \
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
@@ -172,15 +209,17 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
     streams_##name(out, panels, &x, columns / 32);                                                                                   \
   }
 #define DECODE_BYTES DECODE_PACKED
+#define DECODE_OFFSET DECODE_PACKED
+#define DECODE_MINIMA DECODE_PACKED
 #define DECODE_TABLE(name, scales)                                                                                                   \
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
     for (int p = 0; p < STREAMS; p++) dot_##name(out + 8 * p, panels[p], &x, columns, 1, scratch);                                   \
   }
 
-FORMAT_32(Q4_0, HEAD_D, 4, PACKED, packed_scales, .group = 8, .offset = 8)
-FORMAT_32(Q4_1, HEAD_DM, 4, PACKED, packed_scales, .group = 8, .minima = 16)
-FORMAT_32(Q5_0, HEAD_D, 5, PACKED, packed_scales, .group = 4, .offset = 16)
-FORMAT_32(Q5_1, HEAD_DM, 5, PACKED, packed_scales, .group = 4, .minima = 16)
+FORMAT_32(Q4_0, HEAD_D, 4, OFFSET, packed_scales, .group = 8, .offset = 8)
+FORMAT_32(Q4_1, HEAD_DM, 4, MINIMA, packed_scales, .group = 8, .minima = 16)
+FORMAT_32(Q5_0, HEAD_D, 5, OFFSET, packed_scales, .group = 4, .offset = 16)
+FORMAT_32(Q5_1, HEAD_DM, 5, MINIMA, packed_scales, .group = 4, .minima = 16)
 FORMAT_32(IQ4_NL, HEAD_D, 4, TABLE, packed_scales, .is_signed = 1)
-FORMAT_32(MXFP4, HEAD_E, 4, PACKED, exponent_scales, .group = 4, .offset = 12)
+FORMAT_32(MXFP4, HEAD_E, 4, OFFSET, exponent_scales, .group = 4, .offset = 12)
 FORMAT_32(Q8_0, HEAD_D, 8, BYTES, packed_scales, .is_signed = 1)

@@ -1,6 +1,6 @@
 /*
  * matmul and gated: the loops over tokens and panels around a format's dot product. Tokens are taken in chunks, so that scratch is bounded; within
- * a chunk each panel is read once. Scratch: the chunk's results, then widened records (some formats), then what a format unpacks to.
+ * a chunk each panel is read once. Scratch: the chunk's results, then prepared records (some formats), then what a format unpacks to.
  */
 #include "activations.h"
 #include "exp.h"
@@ -10,7 +10,7 @@
 
 /*
  * Tokens of a chunk. Panels are unpacked once per chunk, so it is large, unless a small one's records stay in the first-level cache while panel after
- * panel meets them. Widened records must fit in scratch, which has room for a small chunk of them.
+ * panel meets them. Widened records are large, and always come in small chunks.
  */
 enum { CHUNK_TOKENS = 144, SMALL_CHUNK_TOKENS = 32, FIRST_CACHE_BYTES = 40 << 10 };
 enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
@@ -22,44 +22,24 @@ struct weights {
   size_t panel_bytes;
 };
 
-/* The activation records of one chunk of tokens; `wide` is filled when a format wants it. */
+/* The activation records of one chunk of tokens as a format takes them. */
 struct chunk {
   const uint8_t *records[CHUNK_TOKENS];
-  const uint8_t *wide[SMALL_CHUNK_TOKENS];
   uint8_t *scratch; /* what is left for the format */
 };
 
-static int chunk_tokens(size_t record_size, int wide) {
-  return wide || SMALL_CHUNK_TOKENS * record_size <= FIRST_CACHE_BYTES ? SMALL_CHUNK_TOKENS : CHUNK_TOKENS;
+static int chunk_tokens(const struct format *format, size_t record_size) {
+  const int is_small = format->prepare_from == 1 || SMALL_CHUNK_TOKENS * record_size <= FIRST_CACHE_BYTES;
+  return is_small ? SMALL_CHUNK_TOKENS : CHUNK_TOKENS;
 }
 
-static void widen(struct activation_wide *y, const struct activation_q8x32 *x, int columns) {
-  for (int i = 0; i < columns; i += 32, x++, y++) {
-    for (int j = 0; j < 32; j += 16) {
-      const v128_t values = load(x->values + j);
-      if (SUMS_IN_I32) {
-        wasm_v128_store(y->values + j, wasm_i8x16_max(values, wasm_i8x16_splat(0)));
-        wasm_v128_store(y->values + 32 + j, wasm_i8x16_max(wasm_i8x16_neg(values), wasm_i8x16_splat(0)));
-      } else {
-        const v128_t ordered = wasm_i8x16_shuffle(values, values, 0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
-        wasm_v128_store(y->values + 2 * j, wasm_i16x8_extend_low_i8x16(ordered));
-        wasm_v128_store(y->values + 2 * j + 16, wasm_i16x8_extend_high_i8x16(ordered));
-      }
-    }
-    y->scale = x->scale;
-    y->sum = x->sum;
-  }
-}
-
-static void begin_chunk(struct chunk *chunk, const uint8_t *x, size_t record_size, const int32_t *x_index, int first, int count, int columns, int wide,
-                        uint8_t *scratch) {
-  const size_t wide_size = (size_t)(columns / 32) * sizeof(struct activation_wide);
-  for (int t = 0; t < count; t++) {
-    chunk->records[t] = x + (size_t)(x_index ? x_index[first + t] : first + t) * record_size;
-    if (!wide) continue;
-    widen((struct activation_wide *)scratch, (const struct activation_q8x32 *)chunk->records[t], columns);
-    chunk->wide[t] = scratch;
-    scratch += wide_size;
+static void begin_chunk(struct chunk *chunk, const struct format *format, const uint8_t *x, size_t record_size, const int32_t *x_index, int first, int count,
+                        int columns, uint8_t *scratch) {
+  for (int t = 0; t < count; t++) chunk->records[t] = x + (size_t)(x_index ? x_index[first + t] : first + t) * record_size;
+  if (format->prepare && count >= format->prepare_from) {
+    const size_t size = (size_t)(columns / format->elements) * (size_t)format->prepared_bytes;
+    format->prepare(scratch, chunk->records, columns, count);
+    for (int t = 0; t < count; t++, scratch += size) chunk->records[t] = scratch;
   }
   chunk->scratch = (uint8_t *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
 }
@@ -68,12 +48,8 @@ static const uint8_t *panel_at(const struct weights *weights, int row) {
   return weights->panels + (size_t)(row / PANEL_ROWS) * weights->panel_bytes;
 }
 
-static const uint8_t *const *records_for(const struct format *format, const struct chunk *chunk) {
-  return format->wide ? chunk->wide : chunk->records;
-}
-
 static void dot(float *out, const struct weights *weights, int row, const struct chunk *chunk, int columns, int count) {
-  weights->format->dot(out, panel_at(weights, row), records_for(weights->format, chunk), columns, count, chunk->scratch);
+  weights->format->dot(out, panel_at(weights, row), chunk->records, columns, count, chunk->scratch);
 }
 
 /* Rows of each of `streams` equal shares of whole panels; what is left over is less than `streams` panels. */
@@ -130,11 +106,11 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
   const struct output to = {y, y_stride, row_end, flags & MATMUL_ADD, y_index, scale, bias};
   const size_t record_size = (size_t)record_bytes(format->activation, columns);
   float *sums = (float *)scratch; /* f32[count, 8] or f32[STREAMS, 8] */
-  const int most = chunk_tokens(record_size, format->wide);
+  const int most = chunk_tokens(format, record_size);
   for (int first = 0; first < tokens; first += most) {
     const int count = tokens - first < most ? tokens - first : most;
     struct chunk chunk;
-    begin_chunk(&chunk, x, record_size, x_index, first, count, columns, format->wide, scratch + RESULT_BYTES);
+    begin_chunk(&chunk, format, x, record_size, x_index, first, count, columns, scratch + RESULT_BYTES);
     int row = row_begin;
     if (count <= STREAM_TOKENS) {
       const int rows = stream_rows(row_begin, row_end, STREAMS);
@@ -142,7 +118,7 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(&weights, row + s * rows);
         for (int t = 0; t < count; t++) {
-          format->decode(sums, at, records_for(format, &chunk)[t], columns, chunk.scratch);
+          format->decode(sums, at, chunk.records[t], columns, chunk.scratch);
           for (int s = 0; s < STREAMS; s++) store(&to, sums + PANEL_ROWS * s, row + s * rows, first + t);
         }
       }
@@ -173,11 +149,16 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
   const struct weights up_weights = {up_format, up, panel_size(up_format, columns)};
   const size_t record_size = (size_t)record_bytes(gate_format->activation, columns);
   float *gates = (float *)scratch, *ups = (float *)(scratch + RESULT_BYTES); /* f32[count, 8] each */
-  const int wide = gate_format->wide || up_format->wide, most = chunk_tokens(record_size, wide);
+  /* Two formats have room for their own prepared records when chunks are small. */
+  const int most = gate_format == up_format ? chunk_tokens(gate_format, record_size) : SMALL_CHUNK_TOKENS;
   for (int first = 0; first < tokens; first += most) {
     const int count = tokens - first < most ? tokens - first : most;
-    struct chunk chunk;
-    begin_chunk(&chunk, x, record_size, x_index, first, count, columns, wide, scratch + 2 * RESULT_BYTES);
+    struct chunk gate_chunk, up_chunk;
+    begin_chunk(&gate_chunk, gate_format, x, record_size, x_index, first, count, columns, scratch + 2 * RESULT_BYTES);
+    if (gate_format != up_format) {
+      begin_chunk(&up_chunk, up_format, x, record_size, x_index, first, count, columns, gate_chunk.scratch);
+      gate_chunk.scratch = up_chunk.scratch;
+    }
     int row = row_begin;
     if (count <= STREAM_TOKENS && gate_format == up_format) {
       const int rows = stream_rows(row_begin, row_end, STREAMS / 2);
@@ -185,7 +166,7 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(s % 2 ? &up_weights : &gate_weights, row + s / 2 * rows);
         for (int t = 0; t < count; t++) {
-          gate_format->decode(gates, at, records_for(gate_format, &chunk)[t], columns, chunk.scratch);
+          gate_format->decode(gates, at, gate_chunk.records[t], columns, gate_chunk.scratch);
           for (int s = 0; s < STREAMS; s += 2) {
             const int to = row + s / 2 * rows;
             float *sums = gates + PANEL_ROWS * s;
@@ -196,8 +177,8 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
       row = row_begin + STREAMS / 2 * rows;
     }
     for (; row < row_end; row += PANEL_ROWS) {
-      dot(gates, &gate_weights, row, &chunk, columns, count);
-      dot(ups, &up_weights, row, &chunk, columns, count);
+      dot(gates, &gate_weights, row, &gate_chunk, columns, count);
+      dot(ups, &up_weights, row, gate_format == up_format ? &gate_chunk : &up_chunk, columns, count);
       for (int t = 0; t < count; t++)
         store_gated(h + (size_t)(first + t) * (size_t)h_stride + row, gates + PANEL_ROWS * t, ups + PANEL_ROWS * t, row_end - row);
     }

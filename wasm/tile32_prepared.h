@@ -1,0 +1,66 @@
+/*
+ * Dot products of several tokens for the 32-element formats with an offset: the sums of tile32.h, exact as there, in fewer operations. Such a product
+ * waits for the processor's two multipliers, so what is the same for all panels is worked out once per chunk of tokens.
+ *
+ * Prepared block of a tile of `tokens` records, walked with one pointer: i8 values[tokens][32]; i32 start[tokens]; f32 scale[tokens].
+ * start is MAGIC_BITS - offset * sum(x). Added up from there in i32, a sum's bits are those of the f32 1.5 * 2^23 + sum, and a subtraction, for which
+ * there is a third unit, takes the place of a conversion.
+ */
+#pragma once
+#include "tile32.h"
+
+enum { PREPARED32_BYTES = 32 + 4 + 4 };
+
+/* out: f32[tokens, 8] of an unpacked panel without m and a prepared tile; `chain` as in tile32. */
+INLINE void prepared_tile32(float *out, const uint8_t *block, const uint8_t *x, int blocks, const int chain, const int tokens) {
+  const struct constants constants = read_constants();
+  v128_t total[TILE_SIZE][2];
+  UNROLL for (int t = 0; t < tokens; t++) total[t][0] = total[t][1] = wasm_f32x4_splat(0);
+  for (int b = 0; b < blocks; b++, block += UNPACKED32_MINIMA, x += PREPARED32_BYTES * tokens) {
+    v128_t dot[TILE_SIZE][2], part[TILE_SIZE][2], d[2];
+    UNROLL for (int n = 0; n < 8; n++) {
+      const int step = VISIT(n, 8), is_last = (n + 1) % chain == 0;
+      v128_t w[2];
+      UNROLL for (int half = 0; half < 2; half++) w[half] = unpacked_weights(block, step, half, constants);
+      UNROLL for (int t = 0; t < tokens; t++) {
+        const v128_t start = wasm_v128_load32_splat(x + 32 * tokens + 4 * t);
+        if (SUMS_IN_I32 && n == 0) part[t][0] = part[t][1] = start;
+        add_products(part[t], x + 32 * t, step, w, n % chain == 0 && (n > 0 || !SUMS_IN_I32));
+        if (!is_last) continue;
+        UNROLL for (int half = 0; half < 2; half++) {
+          const v128_t sum = SUMS_IN_I32 ? part[t][half] : wasm_i32x4_extadd_pairwise_i16x8(part[t][half]);
+          const v128_t before = n >= chain ? dot[t][half] : start;
+          dot[t][half] = SUMS_IN_I32 && n < chain ? sum : wasm_i32x4_add(before, sum);
+        }
+      }
+    }
+    UNROLL for (int half = 0; half < 2; half++) d[half] = unpacked_scales(block, half, constants);
+    UNROLL for (int t = 0; t < tokens; t++) {
+      const v128_t scale = wasm_v128_load32_splat(x + 36 * tokens + 4 * t);
+      UNROLL for (int half = 0; half < 2; half++) {
+        total[t][half] = madd(wasm_f32x4_sub(dot[t][half], constants.magic), wasm_f32x4_mul(d[half], scale), total[t][half]);
+      }
+    }
+  }
+  store_tile(out, total, tokens);
+}
+
+/* Tokens of the first tile of `tokens`: as RUN_TILES cuts them. */
+INLINE int tile_of(int tokens) { return tokens >= TILE_SIZE ? TILE_SIZE : tokens >= 4 ? 4 : tokens >= 2 ? 2 : 1; }
+
+/* Prepares the records of `tokens` tokens, tile after tile. */
+static void prepare_tiles32(uint8_t *to, const uint8_t *const *records, int offset, int blocks, int tokens) {
+  for (int tile; tokens > 0; tokens -= tile, records += tile) {
+    tile = tile_of(tokens);
+    for (int b = 0; b < blocks; b++, to += PREPARED32_BYTES * tile) {
+      int32_t *start = (int32_t *)(to + 32 * tile);
+      float *scale = (float *)(to + 36 * tile);
+      for (int t = 0; t < tile; t++) {
+        const struct activation_q8x32 *from = (const struct activation_q8x32 *)records[t] + b;
+        store_pair(to + 32 * t, load(from->values), load(from->values + 16));
+        start[t] = MAGIC_BITS - offset * from->sum;
+        scale[t] = from->scale;
+      }
+    }
+  }
+}
