@@ -23,34 +23,26 @@ enum {
 
 /* In memory and volatile, as in constants.h. */
 struct f16_constants {
-  v128_t magnitude;      /* i32: an f16 without its sign, shifted by 13, below a sign extension */
-  v128_t sign;           /* i32: the sign bit */
-  v128_t bias;           /* i32: 224 << 23 */
-  v128_t normal;         /* f32: 2^-112 */
-  v128_t subnormal;      /* f32: 2^-111 */
-  v128_t less_subnormal; /* f32: -2^-14 */
+  v128_t bias;   /* i32: 224 << 23 */
+  v128_t least;  /* i32: the sign bit and 224 << 23, which no f32 made of an f16 is without */
+  v128_t factor; /* f32: 2^-112 */
 };
 
 static const volatile struct f16_constants F16_CONSTANTS = {
-    .magnitude = {0x0fffffff, 0x0fffffff, 0x0fffffff, 0x0fffffff},
-    .sign = {(int)0x80000000, (int)0x80000000, (int)0x80000000, (int)0x80000000},
     .bias = {224 << 23, 224 << 23, 224 << 23, 224 << 23},
-    .normal = {0x07800000, 0x07800000, 0x07800000, 0x07800000},
-    .subnormal = {0x08000000, 0x08000000, 0x08000000, 0x08000000},
-    .less_subnormal = {(int)0xb8800000, (int)0xb8800000, (int)0xb8800000, (int)0xb8800000},
+    .least = {(int)0xf0000000, (int)0xf0000000, (int)0xf0000000, (int)0xf0000000},
+    .factor = {0x07800000, 0x07800000, 0x07800000, 0x07800000},
 };
 
 /*
- * Any four f16 as f32. With 224 added to the exponent, infinite and NaN come out as such, normal numbers 2^112 times too large, and
- * subnormal numbers m * 2^-24 as 2^97 (1 + m / 1024). The smaller of the two answers is right. No operand is a subnormal f32: some CPUs take
- * 150 cycles for those.
+ * Any four f16 as f32; a zero may lose its sign. A sign extension shifted by 13 has the sign in its first four bits: with 224 or-ed to the exponent,
+ * infinite and NaN come out as such, normal numbers 2^112 times too large, and subnormal numbers m * 2^-24 as 2^97 (1 + m / 1024), of which 2^97 is to be
+ * taken away and the rest doubled. The smaller of the two answers is right. No operand is a subnormal f32: some CPUs take 150 cycles for those.
  */
 INLINE v128_t widen_f16x4(const uint16_t *from, const struct f16_constants *constants) {
-  const v128_t shifted = wasm_i32x4_shl(wasm_i32x4_load16x4(from), 13);
-  const v128_t biased = wasm_i32x4_add(wasm_v128_and(shifted, constants->magnitude), constants->bias);
-  const v128_t normal = wasm_f32x4_mul(biased, constants->normal);
-  const v128_t subnormal = madd(biased, constants->subnormal, constants->less_subnormal);
-  return wasm_v128_or(wasm_i32x4_min(normal, subnormal), wasm_v128_and(shifted, constants->sign));
+  const v128_t biased = wasm_v128_or(wasm_i32x4_shl(wasm_i32x4_load16x4(from), 13), constants->bias);
+  const v128_t rest = wasm_f32x4_sub(biased, wasm_v128_and(biased, constants->least));
+  return wasm_f32x4_mul(wasm_u32x4_min(wasm_f32x4_add(rest, rest), biased), constants->factor);
 }
 
 INLINE void widen_f16x16(float *to, const uint16_t *from, const struct f16_constants *constants) {
@@ -61,8 +53,7 @@ INLINE void widen_f16x16(float *to, const uint16_t *from, const struct f16_const
 
 /* One KV head of one block to f32. Four streams at a time: the hardware's prefetchers stop at every page. */
 static void widen_block(float *keys, float *values, const uint8_t *key_block, const uint8_t *value_block, int head_dim) {
-  const struct f16_constants constants = {F16_CONSTANTS.magnitude, F16_CONSTANTS.sign,      F16_CONSTANTS.bias,
-                                          F16_CONSTANTS.normal,    F16_CONSTANTS.subnormal, F16_CONSTANTS.less_subnormal};
+  const struct f16_constants constants = {F16_CONSTANTS.bias, F16_CONSTANTS.least, F16_CONSTANTS.factor};
   const int half = KV_BLOCK_TOKENS / 2 * head_dim;
   const uint16_t *key = (const uint16_t *)key_block, *value = (const uint16_t *)value_block;
   for (int i = 0; i < half; i += 16, key += 16, value += 16, keys += 16, values += 16) {
