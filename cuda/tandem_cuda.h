@@ -184,7 +184,7 @@ int tcu_attention(tcu_engine *engine, int32_t layer);
 int tcu_dense_ffn(tcu_engine *engine, int32_t layer);
 /* normed = norm x with its records; every token's expert ids and weights. With a slot they are written there too. */
 int tcu_router(tcu_engine *engine, int32_t layer);
-/* Tells the pool that the slot is written. */
+/* Tells the pool that the slot is written. For few tokens tcu_router may have told it already, in the same kernel; then this does nothing. */
 int tcu_publish(tcu_engine *engine, int32_t layer);
 /* shared = shared expert of normed */
 int tcu_shared_experts(tcu_engine *engine, int32_t layer);
