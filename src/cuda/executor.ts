@@ -12,12 +12,13 @@ import type { CudaProgram } from '../pipeline/program.ts'
 import type { DeviceLoad } from '../placement/device-loads.ts'
 import type { ArenaLayout, CudaPlan } from '../placement/types.ts'
 import type { StepPort } from '../ring/step-port.ts'
+import { delay } from '../ring/wait.ts'
 import { Timeline } from '../trace/timeline.ts'
 import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
 import type { Handle } from './library.ts'
 import { type CudaStats, type CudaTask, WORKER_ENTRIES } from './protocol.ts'
 import { LOADED_WORD, markCount, Results } from './results.ts'
-import { CudaWorkerClient, delay } from './worker-client.ts'
+import { CudaWorkerClient } from './worker-client.ts'
 
 /** What the executor needs to start. */
 export interface CudaExecutorOptions {

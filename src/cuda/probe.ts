@@ -1,8 +1,9 @@
 /** Asks for the GPUs of this machine, in a thread of its own that ends with the answer: the main thread never loads the library. */
 import { TandemError } from '../errors.ts'
 import type { MachineDevice } from '../placement/types.ts'
+import { delay } from '../ring/wait.ts'
 import { locateCudaLibrary } from './locate.ts'
-import { CudaWorkerClient, delay } from './worker-client.ts'
+import { CudaWorkerClient } from './worker-client.ts'
 
 /** GPUs, or why there are none. */
 export interface CudaProbe {

@@ -2,13 +2,11 @@
 import { Worker } from 'node:worker_threads'
 import { type Remote, wrap } from 'comlink'
 import { TandemError } from '../errors.ts'
+import { delay } from '../ring/wait.ts'
 import type { CudaWorkerApi, Outcome } from './protocol.ts'
 
 /** How long the end of a thread is waited for, ms: one that is inside the driver ends when the driver returns. */
 const TERMINATE_MS = 1000
-
-/** Does not keep the process alive. */
-export const delay = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms).unref())
 
 /** One worker thread. */
 export class CudaWorkerClient {

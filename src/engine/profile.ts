@@ -9,8 +9,9 @@
 import { STEP_HEADER } from '../abi/step.ts'
 import { matricesOf, packedBytesOf } from '../pipeline/call-weights.ts'
 import type { Program, StageCall } from '../pipeline/program.ts'
+import type { StepSlot } from '../ring/step-port.ts'
 import { type EntryTime, type StageTimes, type StepKind, stepKind } from '../trace/stage-times.ts'
-import type { StepExecutor, StepSlot } from './step-loop.ts'
+import type { StepExecutor } from './step-loop.ts'
 
 /** One stage's part in a step, all layers together; ms include `waitMs`, which workers spent waiting for each other. */
 export interface StageProfile extends EntryTime {

@@ -7,15 +7,10 @@
  */
 import { TandemError } from '../errors.ts'
 import type { Limits, StepLayout } from '../placement/types.ts'
+import type { StepSlot } from '../ring/step-port.ts'
 import type { BlockTable } from './kv-blocks.ts'
 import { type Outputs, type Pick, schedule } from './scheduler.ts'
 import { writeStep } from './step.ts'
-
-/** A claimed slot of the executor's ring. */
-export interface StepSlot {
-  readonly sequence: number
-  readonly words: Int32Array<SharedArrayBuffer>
-}
 
 /** What the loop needs of an executor. */
 export interface StepExecutor {

@@ -1,8 +1,9 @@
 /** The main thread's row of a trace: stands between the step loop and the executor and notes when steps are published and when their end is heard of. */
+import type { StepSlot } from '../ring/step-port.ts'
 import { nowNs } from '../trace/clock.ts'
 import { Timeline } from '../trace/timeline.ts'
 import type { TraceRow } from '../trace/trace-event.ts'
-import type { StepExecutor, StepSlot } from './step-loop.ts'
+import type { StepExecutor } from './step-loop.ts'
 
 /** Entries of the row: a step, and the time from a step's end to the next one's publication with none in flight. */
 const ENTRIES = ['step', 'between steps'] as const

@@ -1,5 +1,6 @@
 /** What has to be read to fill a GPU's weight region, cut into pieces that fit an upload's staging bytes. Pure. */
 import { FORMATS, rowBytes } from '../abi/formats.ts'
+import { vectorSource } from './loads.ts'
 import type { CudaPlan, DeviceFeedForward, DeviceLayer, DeviceMatrix, DeviceVector } from './types.ts'
 
 /** Bytes of a piece at most. */
@@ -51,20 +52,7 @@ function* matrixLoads({ matrix, offset, expertBytes }: DeviceMatrix): Generator<
 }
 
 function vectorLoad({ vector, offset }: DeviceVector): DeviceLoad {
-  const { tensor, length } = vector
-  const format = FORMATS[tensor.format]
-  return {
-    tensor: tensor.name,
-    shard: tensor.shard,
-    fileOffset: tensor.offset,
-    fileBytes: rowBytes(format, length),
-    format: format.id,
-    columns: length,
-    rows: 1,
-    offset,
-    bytes: length * 4,
-    isVector: true,
-  }
+  return { ...vectorSource(vector), offset, bytes: vector.length * 4 }
 }
 
 function layerWeights(layer: DeviceLayer): (DeviceMatrix | DeviceVector)[] {

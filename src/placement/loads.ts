@@ -1,6 +1,6 @@
 /** What has to be read to fill the arenas, cut into pieces that fit a worker's staging bytes. Pure. */
 import { FORMATS, packedBytes, PANEL_ROWS, rowBytes } from '../abi/formats.ts'
-import type { Matrix } from '../model/types.ts'
+import type { Matrix, Vector } from '../model/types.ts'
 import { STAGING_BYTES } from './arena-layout.ts'
 import type { PlacedFeedForward, PlacedLayer, PlacedMatrix, PlacedVector, WasmModelPlan, WasmPlan } from './types.ts'
 
@@ -65,8 +65,8 @@ function* matrixLoads({ matrix, arena, offset, expertBegin, expertEnd }: PlacedM
   }
 }
 
-function vectorLoad({ vector, arena, offset }: PlacedVector): Load {
-  const { tensor, length } = vector
+/** Where a vector lies in the file; it is read in one piece. */
+export function vectorSource({ tensor, length }: Vector): Omit<Load, 'arena' | 'offset'> {
   const format = FORMATS[tensor.format]
   return {
     tensor: tensor.name,
@@ -76,8 +76,6 @@ function vectorLoad({ vector, arena, offset }: PlacedVector): Load {
     format: format.id,
     columns: length,
     rows: 1,
-    arena,
-    offset,
     isVector: true,
   }
 }
@@ -111,7 +109,7 @@ export const placedMatrices = (plan: WasmPlan): PlacedMatrix[] =>
 /** Every load of the pool's part of a plan, in the same order, but for matrices that are `elsewhere` than in the model's files. */
 export function planLoads(plan: WasmPlan, elsewhere: ReadonlySet<PlacedMatrix> = new Set()): Load[] {
   return weightsOf(plan).flatMap((placed) => {
-    if (isVector(placed)) return [vectorLoad(placed)]
+    if (isVector(placed)) return [{ ...vectorSource(placed.vector), arena: placed.arena, offset: placed.offset }]
     return elsewhere.has(placed) ? [] : [...matrixLoads(placed)]
   })
 }

@@ -12,6 +12,7 @@ import { arenaBuffer, createArena } from './arena.ts'
 import { FanIn } from './fan-in.ts'
 import { poison } from './poison.ts'
 import { Ring, ringWords } from './ring.ts'
+import { delay } from './wait.ts'
 
 /** A claimed ring slot: the engine writes the step's record here. */
 export interface StepSlot {
@@ -30,9 +31,6 @@ export interface StepPortOptions {
 
 /** How long the reason of a failure may come after its poison, ms. */
 const REASON_MS = 1000
-
-/** Does not keep the process alive: the threads do that while there is something to wait for. */
-const delay = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms).unref())
 
 /** See the file's header. */
 export class StepPort {

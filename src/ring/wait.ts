@@ -88,3 +88,6 @@ export async function waitWhileAsync(
     if (result.async) await result.value
   }
 }
+
+/** Some time later. Does not keep the process alive: the threads do that while there is something to wait for. */
+export const delay = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms).unref())

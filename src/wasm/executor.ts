@@ -15,7 +15,7 @@ import { adviseHugePages } from '../native/huge-pages.ts'
 import { type FileRange, mapFile } from '../native/map-file.ts'
 import { Ring } from '../ring/ring.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
-import { waitWhileAsync } from '../ring/wait.ts'
+import { delay, waitWhileAsync } from '../ring/wait.ts'
 import { StageTimes } from '../trace/stage-times.ts'
 import { Timeline } from '../trace/timeline.ts'
 import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
@@ -79,9 +79,6 @@ const PROGRESS_MS = 50
 
 /** How long a closing pool may take before its threads are ended by force. */
 const CLOSE_MS = 5000
-
-/** Does not keep the process alive: the pool's threads do that while there is something to wait for. */
-const delay = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms).unref())
 
 /** See the file's header. Made by `startWasmExecutor`. */
 export class WasmExecutor {
