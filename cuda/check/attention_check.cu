@@ -1,12 +1,10 @@
 /*
- * Checks attention against float64, then times it. Alone:
- *   nvcc -arch=sm_90 -std=c++17 -O3 -o attention_check check/attention_check.cu attention.cu rope.cu attention_decode.cu attention_prefill.cu
- * (with build.mjs --check, too: then the library's functions take the place of the weak ones here).
+ * Checks attention against float64, then times it. Build and run:
+ *   node cuda/build.mjs --arch native --check attention_check && cuda/dist/attention_check
  * A case is a few sequences, each with tokens in the cache and tokens in the step. Block tables are shuffled, and everything that no token was
  * stored to is NaN: caches, results, parts. Exit 0 when all is right.
  */
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,21 +14,6 @@
 
 static const double DECODE_NMSE = 1e-8, PREFILL_NMSE = 1e-6;
 enum { SAMPLES = 250, NAN_BITS = 0xffff };
-
-__attribute__((weak)) int failed(int status, const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  vprintf(format, list);
-  va_end(list);
-  printf("\n");
-  return status;
-}
-__attribute__((weak)) int cuda_failed(cudaError_t error, const char *what) {
-  return failed(TCU_DEVICE, "%s: %s", what, cudaGetErrorString(error));
-}
-__attribute__((weak)) int quantize_rows(tcu_engine &, const activations &, int, int, int) {
-  return failed(TCU_FORMAT, "the check asks for rows only");
-}
 
 /* What is being done, for messages. */
 static std::string now = "start";
