@@ -6,7 +6,8 @@
  * The grid is as large as the step may need; a block finds its run by counting, and blocks too many end at once. Tiles go from the step's end
  * to its beginning, so that the longest come first.
  *
- * Queries and weights are rounded to f16, sums are f32.
+ * Queries and weights go through the products as two f16 each, rounded and rest, because one would move logits by more than the f16 of keys
+ * and values does; sums are f32. The queries' rests wait in shared memory.
  */
 #include "attention.cuh"
 #include "attention_tile.cuh"
@@ -16,7 +17,7 @@ template <int D> struct prefill_shape {
   static constexpr int ROWS = WARPS * 16;
   static constexpr int KEYS = D <= 128 ? 64 : 32;
   static constexpr int TILE = KEYS * D;
-  static constexpr int BYTES = 2 * 2 * TILE * 2; /* keys and values of two stages */
+  static constexpr int BYTES = (2 * 2 * TILE + ROWS * D) * 2; /* keys and values of two stages, the queries' rests */
 };
 
 /* A tile of one run's queries. */
@@ -73,6 +74,7 @@ static __global__ void __launch_bounds__(prefill_shape<D>::WARPS * 32) prefill_k
 
   /* This lane's two queries; one that the run does not have is zero, and sees what the last one sees. */
   const int warp_row = tile.row + warp * 16;
+  __half *rests = memory + 4 * TILE + warp * 16 * D;
   int positions[2];
   float *out[2];
   uint32_t queries[D / 16][4];
@@ -88,7 +90,9 @@ static __global__ void __launch_bounds__(prefill_shape<D>::WARPS * 32) prefill_k
     for (int k = 0; k < D / 8; k++) {
       const int column = k * 8 + lane % 4 * 2;
       const float2 x = is_there && column < a.head_dim ? *(const float2 *)(q + column) : make_float2(0, 0);
-      queries[k / 2][k % 2 * 2 + i] = pack(x.x * a.scale, x.y * a.scale);
+      const uint32_t rounded = pack(x.x * a.scale, x.y * a.scale);
+      queries[k / 2][k % 2 * 2 + i] = rounded;
+      *(uint32_t *)(rests + chunk_at<D>(lane / 4 + i * 8, k) + lane % 4 * 2) = pack_rest(rounded, x.x * a.scale, x.y * a.scale);
     }
   }
   /* Of all rows of the warp: all keys up to the first position are seen by everyone, none behind the last by anyone. */
@@ -107,10 +111,14 @@ static __global__ void __launch_bounds__(prefill_shape<D>::WARPS * 32) prefill_k
     float scores[KEYS / 8][4] = {};
 #pragma unroll
     for (int k = 0; k < D / 16; k++) {
+      uint32_t rest[4];
+      load_queries<D>(rest, rests, k, lane);
 #pragma unroll
       for (int i = 0; i < KEYS / 16; i++) {
         uint32_t key[4];
         load_keys<D>(key, key_tile, 16 * i, k, lane);
+        multiply_add(scores[2 * i], rest, key[0], key[1]);
+        multiply_add(scores[2 * i + 1], rest, key[2], key[3]);
         multiply_add(scores[2 * i], queries[k], key[0], key[1]);
         multiply_add(scores[2 * i + 1], queries[k], key[2], key[3]);
       }
@@ -127,10 +135,15 @@ static __global__ void __launch_bounds__(prefill_shape<D>::WARPS * 32) prefill_k
     for (int i = 0; i < KEYS / 16; i++) {
       const uint32_t weights[4] = {pack(scores[2 * i][0], scores[2 * i][1]), pack(scores[2 * i][2], scores[2 * i][3]),
                                    pack(scores[2 * i + 1][0], scores[2 * i + 1][1]), pack(scores[2 * i + 1][2], scores[2 * i + 1][3])};
+      const uint32_t rest[4] = {pack_rest(weights[0], scores[2 * i][0], scores[2 * i][1]), pack_rest(weights[1], scores[2 * i][2], scores[2 * i][3]),
+                                pack_rest(weights[2], scores[2 * i + 1][0], scores[2 * i + 1][1]),
+                                pack_rest(weights[3], scores[2 * i + 1][2], scores[2 * i + 1][3])};
 #pragma unroll
       for (int n = 0; n < D / 16; n++) {
         uint32_t value[4];
         load_values<D>(value, value_tile, 16 * i, n, lane);
+        multiply_add(sums[2 * n], rest, value[0], value[1]);
+        multiply_add(sums[2 * n + 1], rest, value[2], value[3]);
         multiply_add(sums[2 * n], weights, value[0], value[1]);
         multiply_add(sums[2 * n + 1], weights, value[2], value[3]);
       }

@@ -12,7 +12,7 @@
 #include <string>
 #include "../attention.cuh"
 
-static const double DECODE_NMSE = 1e-8, PREFILL_NMSE = 1e-6;
+static const double DECODE_NMSE = 1e-8, PREFILL_NMSE = 1e-8;
 enum { SAMPLES = 250, NAN_BITS = 0xffff };
 
 /* What is being done, for messages. */
