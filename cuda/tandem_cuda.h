@@ -198,7 +198,7 @@ int tcu_combine(tcu_engine *engine, int32_t layer);
 int tcu_head(tcu_engine *engine, int32_t want_logits);
 /* Counts `finished` up once everything before is done. */
 int tcu_end_step(tcu_engine *engine);
-/* Writes the device's clock, ns, to marks[index] once everything before is done. */
+/* Writes the device's clock, ns, to marks[index] once everything before is done; it is there when the step has ended. Nothing waits for it but that. */
 int tcu_mark(tcu_engine *engine, int32_t index);
 
 /* What is queued between the two is recorded instead of run. */
