@@ -26,12 +26,16 @@ export interface Share {
 /** Runs a call of a user stage. */
 export type UserCallers = (context: WorkerContext, call: UserCall) => void
 
-/** Chunks per worker that a product's rows are cut into: enough that nobody waits long for the slowest, who has at most one more to finish. */
-const CHUNKS_PER_WORKER = 16
-
-/** Panels of a chunk: a kernel reads several panels at a time, and a call has a cost. */
-const MIN_CHUNK_PANELS = 4
+/** Most panels of a chunk. */
 const MAX_CHUNK_PANELS = 32
+
+/**
+ * Panels of the next chunk when `left` are left: half of what every worker could still get, so that chunks are large, because a call has a cost, until
+ * the end is near, and then so small that nobody waits long for whoever takes the last.
+ */
+function chunkPanels(left: number, workers: number): number {
+  return Math.min(MAX_CHUNK_PANELS, Math.ceil(left / (2 * workers)))
+}
 
 /** Everything a stage function needs. Made once per worker. */
 export class WorkerContext {
@@ -124,12 +128,13 @@ export class WorkerContext {
     if (this.workers === 1) return visit(0, rows)
     invariant(this.#products < CHUNK_COUNTERS, 'a stage shares out too many products between two barriers')
     const counter = CONTROL.chunks + this.#products++ * 16
-    const panels = Math.ceil(rows / PANEL_ROWS / (this.workers * CHUNKS_PER_WORKER))
-    const chunk = Math.min(MAX_CHUNK_PANELS, Math.max(MIN_CHUNK_PANELS, panels)) * PANEL_ROWS
-    for (;;) {
-      const begin = Atomics.add(this.#control, counter, 1) * chunk
-      if (begin >= rows) return
-      visit(begin, Math.min(rows, begin + chunk))
+    const panels = Math.ceil(rows / PANEL_ROWS)
+    for (let chunk = 0, begin = 0; ;) {
+      const mine = Atomics.add(this.#control, counter, 1)
+      for (; chunk < mine && begin < panels; chunk++) begin += chunkPanels(panels - begin, this.workers)
+      if (begin >= panels) return
+      const end = begin + chunkPanels(panels - begin, this.workers)
+      visit(begin * PANEL_ROWS, Math.min(rows, end * PANEL_ROWS))
     }
   }
 
