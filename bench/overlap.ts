@@ -1,6 +1,7 @@
 /**
- * What overlapping is worth: the same model twice in one process, with and without overlap, a few tokens each in turn (A B B A), from the traces' own time
- * stamps. `npm run bench:overlap -- MODEL.gguf`; needs a GPU and memory for the routed experts twice.
+ * What overlapping is worth: the same model with and without overlap in one process, a few tokens each in turn, from the traces' own time stamps.
+ * `npm run bench:overlap -- MODEL.gguf`; needs a GPU and memory for the routed experts four times: two engines of each kind, loaded A B B A, because where
+ * an engine's memory lies makes more of a difference than what is measured.
  *
  *     --layers N     layers with hand-offs to measure in each mode, default 4000
  *     --context N    tokens in the cache before, default 256
@@ -80,30 +81,33 @@ function handoffsOf(engine: Engine): Handoff[] {
 }
 
 const random = createRandom(1)
-const OPTIONS = { pipeline: 'hybrid', ubatch: 256, sequences: 1, trace: true } as const
-await using overlapped = await loadModel(path, { ...OPTIONS, overlap: true })
-await using sequential = await loadModel(path, { ...OPTIONS, overlap: false })
-const { vocabulary } = overlapped.model.hyper
-const layers = overlapped.plan.cuda?.layers.filter(({ handoff }) => handoff).length ?? 0
+const engines: Engine[] = []
+for (const overlap of [true, false, false, true]) {
+  engines.push(await loadModel(path, { pipeline: 'hybrid', ubatch: 256, sequences: 1, trace: true, overlap }))
+}
+const { model, plan } = engines[0]!
+const layers = plan.cuda?.layers.filter(({ handoff }) => handoff).length ?? 0
 if (layers === 0) throw new Error('no layer of this plan is handed to the pool')
-const tokens = (count: number): number[] => Array.from({ length: count }, () => Math.floor(random() * vocabulary))
+const tokens = (count: number): number[] => Array.from({ length: count }, () => Math.floor(random() * model.hyper.vocabulary))
 
 async function decode(session: Session): Promise<void> {
   for (const token of tokens(TURN)) await session.decode(token)
 }
 
-const sessions = [overlapped.session(), sequential.session()] as const
+const sessions = engines.map((engine) => engine.session())
 for (const session of sessions) {
   await session.sync(tokens(context))
   await decode(session)
 }
 // what was traced so far is warm-up, the prefill included
-const [skipA, skipB] = [handoffsOf(overlapped).length, handoffsOf(sequential).length]
+const skip = engines.map((engine) => handoffsOf(engine).length)
 for (let done = 0; done < layersWanted; done += 2 * TURN * layers) {
-  for (const turn of [0, 1, 1, 0] as const) await decode(sessions[turn])
+  for (const session of sessions) await decode(session)
 }
-const a = handoffsOf(overlapped).slice(skipA)
-const b = handoffsOf(sequential).slice(skipB)
+const each = engines.map((engine, index) => handoffsOf(engine).slice(skip[index]))
+const a = [...each[0]!, ...each[3]!]
+const b = [...each[1]!, ...each[2]!]
+for (const engine of engines) await engine.close()
 
 const results = openResults('overlap', values.save, { model: path })
 const totals = { overlap: spread(a.map(({ totalUs }) => totalUs)), sequential: spread(b.map(({ totalUs }) => totalUs)) }
@@ -112,6 +116,8 @@ const host = spread(a.map(({ hostUs }) => hostUs))
 const hidden = a.filter(({ aheadUs }) => aheadUs > 0).length / a.length
 const gainUs = totals.sequential.median - totals.overlap.median
 results.print(`${a.length} and ${b.length} hand-offs`)
+const medians = each.map((some) => digits(spread(some.map(({ totalUs }) => totalUs)).median))
+results.print(`medians of the engines, overlapped ${medians[0]} and ${medians[3]}, in sequence ${medians[1]} and ${medians[2]} us`)
 results.print(`router done to combine done, overlapped   ${spreadText(totals.overlap)} us`)
 results.print(`                             in sequence   ${spreadText(totals.sequential)} us`)
 results.print(

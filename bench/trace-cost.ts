@@ -1,6 +1,7 @@
 /**
- * What recording a trace costs: the same model twice in one process, with and without it, a few tokens each in turn (A B B A).
- * `npm run bench:trace -- MODEL.gguf --pipeline hybrid`; needs memory for the model twice.
+ * What recording a trace costs: the same model with and without it in one process, a few tokens each in turn. `npm run bench:trace -- MODEL.gguf
+ * --pipeline hybrid`; needs memory for the model four times: two engines of each kind, loaded A B B A, because where an engine's memory lies makes more
+ * of a difference than what is measured.
  *
  *     --pipeline P   default cpu
  *     --threads N    default: as the pipeline has it
@@ -27,15 +28,16 @@ const { values, positionals } = parseArgs({
 })
 const [path] = positionals
 const turns = Number(values.turns)
-if (path === undefined || !(turns >= 2)) throw new Error('usage: bench/trace-cost.ts MODEL.gguf [--pipeline P] [--threads N] [--turns N >= 2]')
+if (path === undefined || !(turns >= 2))
+  throw new Error('usage: bench/trace-cost.ts MODEL.gguf [--pipeline P] [--threads N] [--turns N >= 2]')
 
 const random = createRandom(1)
 const threads = values.threads === undefined ? undefined : Number(values.threads)
 const load = (trace: boolean): Promise<Engine> => loadModel(path, { pipeline: values.pipeline, threads, sequences: 1, trace })
 
-await using recording = await load(true)
-await using silent = await load(false)
-const { vocabulary } = recording.model.hyper
+const engines: Engine[] = []
+for (const trace of [true, false, false, true]) engines.push(await load(trace))
+const { vocabulary } = engines[0]!.model.hyper
 const token = (): number => Math.floor(random() * vocabulary)
 
 /** Milliseconds of one turn, from the same depth every time. */
@@ -46,15 +48,16 @@ async function turn(session: Session): Promise<number> {
   return performance.now() - start
 }
 
-const sessions = { recording: recording.session(), silent: silent.session() }
-for (const session of Object.values(sessions)) {
+const sessions = engines.map((engine) => engine.session())
+for (const session of sessions) {
   await session.sync(Array.from({ length: CONTEXT_TOKENS }, token))
   await turn(session)
 }
 const ms = { recording: [] as number[], silent: [] as number[] }
 for (let done = 0; done < turns; done += 2) {
-  for (const kind of ['recording', 'silent', 'silent', 'recording'] as const) ms[kind].push(await turn(sessions[kind]))
+  for (const [index, session] of sessions.entries()) ms[index % 3 === 0 ? 'recording' : 'silent'].push(await turn(session))
 }
+for (const engine of engines) await engine.close()
 
 const perToken = (all: readonly number[]) => spread(all.map((each) => each / TURN_TOKENS))
 const [on, off] = [perToken(ms.recording), perToken(ms.silent)]
