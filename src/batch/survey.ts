@@ -16,6 +16,8 @@ export interface InputOptions {
   readonly limit?: number | undefined
   /** A longer line is an error of that line, bytes. Default 64 MiB. */
   readonly maxLineBytes?: number | undefined
+  /** Called with the lines that have been checked so far, before any work begins. */
+  readonly onChecked?: ((lines: number) => void) | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -46,7 +48,7 @@ export async function* parsedLines(options: InputOptions): AsyncGenerator<BatchT
 
 /** Throws `ERR_BATCH_INPUT` for an id that is there twice, `ERR_FILE_ACCESS`, `ERR_ARGUMENT`, `ERR_ABORTED`. */
 export async function survey(options: InputOptions, onRefusal: OnRefusal = () => undefined): Promise<Survey> {
-  const { input, limit } = options
+  const { input, limit, onChecked } = options
   if (limit !== undefined && !(Number.isSafeInteger(limit) && limit >= 0)) {
     throw new TandemError('ERR_ARGUMENT', `limit: must be a whole number from 0, not ${limit}`)
   }
@@ -62,6 +64,7 @@ export async function survey(options: InputOptions, onRefusal: OnRefusal = () =>
         `${input}: the id ${id} of line ${parsed.line} is that of line ${earlier} already; nothing was done`,
       )
     }
+    onChecked?.(ids.size)
     if (!isRefusal(parsed)) continue
     invalid++
     onRefusal(parsed)

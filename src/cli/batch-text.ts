@@ -1,5 +1,6 @@
 /** What a batch job tells a person. */
 import type { BatchProgress, BatchSummary } from '../batch/progress.ts'
+import { meter } from './progress-bar.ts'
 import { countText } from './text.ts'
 
 const BAR_WIDTH = 16
@@ -14,10 +15,8 @@ export function durationText(ms: number): string {
 
 /** The bar of a running job. */
 export function progressText(label: string, { done, total, failed, tokensPerSecond, etaMs }: BatchProgress): string {
-  const filled = Math.round((total > 0 ? done / total : 1) * BAR_WIDTH)
   const eta = etaMs === undefined ? '' : `, ${durationText(etaMs)} left`
-  const bar = `[${'='.repeat(filled)}${' '.repeat(BAR_WIDTH - filled)}]`
-  return `${label} ${bar} ${done} of ${total}, ${failed} failed, ${tokensPerSecond.toFixed(0)} tokens/s${eta}`
+  return `${label} ${meter(done, total, BAR_WIDTH)} ${done} of ${total}, ${failed} failed, ${tokensPerSecond.toFixed(0)} tokens/s${eta}`
 }
 
 /** What a job did, on one line. */

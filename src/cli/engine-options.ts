@@ -3,7 +3,7 @@ import { createWriteStream } from 'node:fs'
 import { pipeline } from 'node:stream/promises'
 import { type Command, Option } from 'commander'
 import type { Engine } from '../engine/engine.ts'
-import { loadModel, type LoadOptions } from '../engine/load-model.ts'
+import { loadModel, type LoadOptions, planModel } from '../engine/load-model.ts'
 import { TandemError } from '../errors.ts'
 import type { Override } from '../placement/stages.ts'
 import { POCKET_MODEL } from '../pocket-model.ts'
@@ -30,8 +30,9 @@ export interface EngineFlags {
   readonly trace?: string
 }
 
-/** A load shorter than this needs no bar. */
-const LOAD_BAR_MS = 300
+/** Of several sequences at a time the cache has room for so many of full length by default; more than fit take turns. */
+const FULL_LENGTH_SEQUENCES = 8
+
 /** A prompt is worth a bar when it takes longer than this. */
 export const PREFILL_BAR_MS = 1000
 
@@ -70,7 +71,7 @@ export function modelPath(model: string | undefined): string {
   return model ?? POCKET_MODEL
 }
 
-/** Options for the engine. A command line has one sequence. */
+/** Options for the engine, of one sequence. */
 export function loadOptions({ context: contextTokens, ...flags }: EngineFlags, io: Io): LoadOptions {
   const { threads, ubatch, kvTokens, arenaBytes, gpuLayers, gpuMemory, override, overlap, profile, trace } = flags
   return {
@@ -102,26 +103,32 @@ export async function writeTrace(engine: Engine, path: string): Promise<void> {
   }
 }
 
-/** Loads the model, does the work, and closes the engine whatever happens. */
-export async function withEngine(
+/** Options for so many sequences at a time. Throws what `planModel` throws. */
+async function forSequences(sequences: number, path: string, options: LoadOptions): Promise<LoadOptions> {
+  if (sequences === 1) return options
+  const { contextTokens } = (await planModel(path, { ...options, sequences, kvTokens: undefined })).plan.limits
+  return { ...options, sequences, kvTokens: options.kvTokens ?? contextTokens * Math.min(FULL_LENGTH_SEQUENCES, sequences) }
+}
+
+/** Loads the model for so many sequences at a time, does the work, and closes the engine whatever happens. */
+export async function withEngine<Result>(
   model: string | undefined,
   flags: EngineFlags,
   io: Io,
-  work: (engine: Engine) => Promise<void>,
-): Promise<void> {
-  const bar = io.bar('loading', LOAD_BAR_MS)
-  let engine: Engine
+  work: (engine: Engine) => Promise<Result>,
+  sequences = 1,
+): Promise<Result> {
+  const path = modelPath(model)
+  const engine = await io.during('loading', async (bar) =>
+    loadModel(path, {
+      ...(await forSequences(sequences, path, loadOptions(flags, io))),
+      onProgress: ({ phase, done, total, unit }) => bar.update(done, total, unit, phase === 'verify' ? 'verifying' : undefined),
+    }),
+  )
   try {
-    engine = await loadModel(modelPath(model), {
-      ...loadOptions(flags, io),
-      onProgress: ({ done, total, unit }) => bar.update(done, total, unit),
-    })
-  } finally {
-    bar.end()
-  }
-  try {
-    await work(engine)
+    const result = await work(engine)
     if (flags.trace !== undefined) await writeTrace(engine, flags.trace)
+    return result
   } finally {
     await engine.close()
   }

@@ -1,13 +1,17 @@
 /** Where a command's output goes: data to stdout, talk and progress to stderr. */
 import { TandemError } from '../errors.ts'
 import type { Interruption } from './interruption.ts'
-import { ProgressBar } from './progress-bar.ts'
+import { type ProgressBar, ProgressLine } from './progress-bar.ts'
+
+/** What takes less time than this needs no bar, ms. */
+const BAR_MS = 300
 
 /** What every command gets. */
 export class Io {
   readonly interruption: Interruption
   /** No talk and no progress; errors are still told. */
   isQuiet = false
+  readonly #line = new ProgressLine(process.stderr)
   #failure: TandemError | undefined
 
   constructor(interruption: Interruption) {
@@ -29,6 +33,7 @@ export class Io {
    * Throws `ERR_ABORTED` when the reader has gone, `ERR_FILE_ACCESS` when the output cannot be written.
    */
   async write(text: string): Promise<void> {
+    this.#line.clear()
     const { promise, resolve } = Promise.withResolvers<void>()
     process.stdout.write(text, () => resolve())
     await promise
@@ -43,12 +48,23 @@ export class Io {
 
   /** A line for the person, not for the program that reads stdout. */
   talk(line: string): void {
-    if (!this.isQuiet) process.stderr.write(`${line}\n`)
+    if (this.isQuiet) return
+    this.#line.clear()
+    process.stderr.write(`${line}\n`)
   }
 
-  /** A bar that appears when the work takes longer than `delayMs`; only on a terminal. */
-  bar(label: string, delayMs: number): ProgressBar {
-    const isShown = process.stderr.isTTY && !this.isQuiet
-    return new ProgressBar(isShown ? process.stderr : undefined, label, delayMs)
+  /** A bar that appears when the work takes longer than `delayMs`; only on a terminal that can take a line back. */
+  bar(label: string, delayMs: number = BAR_MS): ProgressBar {
+    return this.#line.begin(label, delayMs, process.stderr.isTTY && process.env['TERM'] !== 'dumb' && !this.isQuiet)
+  }
+
+  /** Does some work under a bar. */
+  async during<Result>(label: string, work: (bar: ProgressBar) => Promise<Result>, delayMs?: number): Promise<Result> {
+    const bar = this.bar(label, delayMs)
+    try {
+      return await work(bar)
+    } finally {
+      bar.end()
+    }
   }
 }

@@ -25,42 +25,28 @@ export interface MeasuredRow {
 
 /** A sweep that takes longer than this is worth a bar. */
 const BAR_MS = 2000
-const REDRAW_MS = 250
 
-/** Where the sweeps are, on the terminal; drawn by a timer, because a single step may take minutes. */
+/** Where the sweeps are, on the terminal. */
 class Where {
   readonly #bar
-  readonly #timer
   readonly #totalRows: number
-  #text = ''
   #rows = 0
 
   constructor(io: Io, totalRows: number) {
     this.#bar = io.bar('sweeping', BAR_MS)
     this.#totalRows = totalRows
-    this.#timer = setInterval(() => this.#draw(), REDRAW_MS)
-  }
-
-  #draw(): void {
-    if (this.#text !== '') this.#bar.show((label) => `${label} ${this.#text}; ${this.#rows} of ${this.#totalRows} rows done`)
   }
 
   at(name: string, part: SweepPart, depth: number): void {
-    this.#text = `${name}: ${part}${part === 'warming up' ? '' : ` at ${depth}`}`
+    const where = `${name}: ${part}${part === 'warming up' ? '' : ` at ${depth}`}`
+    this.#bar.show((label) => `${label} ${where}; ${this.#rows} of ${this.#totalRows} rows done`)
   }
 
   rowDone(): void {
     this.#rows++
   }
 
-  /** Takes the bar away: something else is about to be written. */
-  clear(): void {
-    this.#text = ''
-    this.#bar.end()
-  }
-
   end(): void {
-    clearInterval(this.#timer)
     this.#bar.end()
   }
 }
@@ -80,12 +66,10 @@ export async function runSweeps(
   /** One load. */
   const load = (planned: PlannedSweep, these: readonly number[]): Promise<void> => {
     const { path, flags, label } = planned.configuration
-    where.clear()
     return withEngine(path, flags, io, async (engine) => {
       await measure(engine, planned, these)
       const profile = engine.profile()
       if (!profile) return
-      where.clear()
       if (all.length > 1) io.talk(`${label}${repeat > 1 ? `, sweep ${these[0]} of ${repeat}` : ''}:`)
       io.talk(profileText(profile))
     })
@@ -98,7 +82,6 @@ export async function runSweeps(
     engine.resetProfile()
     for (const round of these) {
       for await (const row of sweep(engine, shape, io.signal, (part, depth) => where.at(nameOf(round), part, depth))) {
-        where.clear()
         where.rowDone()
         await onRow({ planned, row, round })
       }

@@ -1,14 +1,13 @@
 /** `tandem batch`: a file of prompts in, a file of answers out, as many at a time as there is room for. */
 import type { Command } from 'commander'
 import { BatchJob } from '../../batch/job.ts'
-import type { BatchSummary } from '../../batch/progress.ts'
+import type { BatchProgress, BatchSummary } from '../../batch/progress.ts'
 import { survey } from '../../batch/survey.ts'
 import type { Refusal } from '../../batch/task.ts'
 import type { Engine } from '../../engine/engine.ts'
-import { loadModel, planModel } from '../../engine/load-model.ts'
 import { TandemError } from '../../errors.ts'
 import { progressText, summaryText } from '../batch-text.ts'
-import { addEngineOptions, type EngineFlags, loadOptions, modelPath } from '../engine-options.ts'
+import { addEngineOptions, type EngineFlags, withEngine } from '../engine-options.ts'
 import type { Io } from '../io.ts'
 import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
 import { countText } from '../text.ts'
@@ -24,11 +23,8 @@ interface Flags extends EngineFlags, SamplingFlags {
 }
 
 const CONCURRENCY = 32
-/** By default the cache has room for so many tasks of full length; more than fit take turns. */
-const FULL_LENGTH_TASKS = 8
 /** Lines that are not tasks are told in so many lines of stderr; all are in the output. */
 const TOLD_REFUSALS = 20
-const BAR_DELAY_MS = 300
 
 const EXAMPLES = `
 A line is {"id":"a","prompt":"..."}, with fields such as "maxTokens" or "temperature", or a line of OpenAI's batch API for /v1/chat/completions
@@ -63,41 +59,38 @@ async function run(model: string | undefined, input: string | undefined, flags: 
   const refusals = new RefusalTalk(input, io)
   const inputOptions = { input, limit: flags.limit, signal: io.signal }
   const defaults = samplingOptions(flags)
-  if (flags.dryRun) return dryRun(await survey(inputOptions, (refusal) => refusals.tell(refusal)), refusals, flags, input, io)
+  const onRefusal = (refusal: Refusal): void => refusals.tell(refusal)
+  /** Does some work under a bar that says how many lines have been checked. */
+  const checking = <Result>(work: (onChecked: (lines: number) => void) => Promise<Result>): Promise<Result> =>
+    io.during('checking', (bar) => work((lines) => bar.show((label) => `${label}: ${countText(lines)} lines`)))
+  if (flags.dryRun) {
+    const found = await checking((onChecked) => survey({ ...inputOptions, onChecked }, onRefusal))
+    return dryRun(found, refusals, flags, input, io)
+  }
   if (flags.output === undefined) throw new TandemError('ERR_ARGUMENT', '--output is missing: name the file of answers with -o')
 
-  const bar = io.bar('answering', BAR_DELAY_MS)
-  const job = await BatchJob.open({
-    ...inputOptions,
-    output: flags.output,
-    maxConcurrency: flags.maxConcurrency,
-    defaults,
-    sharePrefix: flags.prefixSharing,
-    onProgress: (progress) => bar.show((label) => progressText(label, progress)),
-    onRefusal: (refusal) => refusals.tell(refusal),
-  })
+  const { output, maxConcurrency, prefixSharing: sharePrefix } = flags
+  let progress: BatchProgress | undefined
+  const onProgress = (now: BatchProgress): void => void (progress = now)
+  const options = { ...inputOptions, output, maxConcurrency, defaults, sharePrefix, onProgress, onRefusal }
+  const job = await checking((onChecked) => BatchJob.open({ ...options, onChecked }))
   try {
     refusals.end()
-    if (job.earlier > 0) io.talk(`${flags.output}: ${countText(job.earlier)} of ${countText(job.lines)} lines are there already`)
-    const summary = job.completed ?? (await answer(job, model, flags, io))
+    if (job.earlier > 0) io.talk(`${output}: ${countText(job.earlier)} of ${countText(job.lines)} lines are there already`)
+    const answer = (engine: Engine): Promise<BatchSummary> =>
+      io.during('answering', (bar) => {
+        bar.show((label) => (progress ? progressText(label, progress) : `${label} ...`))
+        return job.run(engine)
+      })
+    const summary = job.completed ?? (await withEngine(model, flags, io, answer, maxConcurrency))
     io.talk(summaryText(summary))
     if (flags.json) await io.writeJson(summary)
     if (summary.failed > 0) {
       const counts = `${countText(summary.failed)} of ${countText(summary.lines)} lines`
-      throw new TandemError('ERR_BATCH_FAILED', `${counts} failed: see "error" in ${flags.output}`)
+      throw new TandemError('ERR_BATCH_FAILED', `${counts} failed: see "error" in ${output}`)
     }
   } finally {
-    bar.end()
     await job.close()
-  }
-}
-
-async function answer(job: BatchJob, model: string | undefined, flags: Flags, io: Io): Promise<BatchSummary> {
-  const engine = await load(model, flags, io)
-  try {
-    return await job.run(engine)
-  } finally {
-    await engine.close()
   }
 }
 
@@ -112,20 +105,6 @@ async function dryRun(
   io.talk(`${input}: ${countText(lines)} lines, ${countText(invalid)} of them not valid`)
   if (flags.json) await io.writeJson({ lines, valid: lines - invalid, invalid })
   if (invalid > 0) throw new TandemError('ERR_BATCH_LINE', `${input}: ${countText(invalid)} of ${countText(lines)} lines are not valid`)
-}
-
-/** Loads a model for as many sequences as tasks are worked on at a time. */
-async function load(model: string | undefined, flags: Flags, io: Io): Promise<Engine> {
-  const path = modelPath(model)
-  const options = { ...loadOptions(flags, io), sequences: flags.maxConcurrency }
-  const { contextTokens } = (await planModel(path, { ...options, kvTokens: undefined })).plan.limits
-  const kvTokens = flags.kvTokens ?? contextTokens * Math.min(FULL_LENGTH_TASKS, flags.maxConcurrency)
-  const bar = io.bar('loading', BAR_DELAY_MS)
-  try {
-    return await loadModel(path, { ...options, kvTokens, onProgress: ({ done, total, unit }) => bar.update(done, total, unit) })
-  } finally {
-    bar.end()
-  }
 }
 
 /** Tells of lines that are not tasks, the first few of them. */

@@ -5,11 +5,12 @@ import type { GenerateOptions } from '../../engine/generate.ts'
 import { TandemError } from '../../errors.ts'
 import { openModelFile } from '../../gguf/open.ts'
 import type { ChatMessage } from '../../text/chat-template.ts'
-import { addEngineOptions, type EngineFlags, modelPath, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
+import { addEngineOptions, type EngineFlags, modelPath, withEngine } from '../engine-options.ts'
 import type { Io } from '../io.ts'
 import { type Lines, pipedLines, terminalLines } from '../lines.ts'
 import { errorLine } from '../report.ts'
 import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
+import { watchedAnswer } from '../watched-answer.ts'
 
 interface Flags extends EngineFlags, SamplingFlags {
   readonly system?: string
@@ -93,16 +94,10 @@ class Conversation {
 
   /** Streams an answer to its end, or to the person's Ctrl-C. */
   async #answer(stopped: AbortSignal): Promise<string> {
-    const bar = this.#io.bar('reading', PREFILL_BAR_MS)
-    const options = {
-      ...this.#sampling,
-      signal: AbortSignal.any([this.#io.signal, stopped]),
-      onPrefill: (done: number, total: number) => bar.update(done, total, 'tokens'),
-    }
+    const options = { ...this.#sampling, signal: AbortSignal.any([this.#io.signal, stopped]) }
     let answer = ''
     try {
-      for await (const { text, finish } of this.#session.generate(this.#messages, options)) {
-        bar.end()
+      for await (const { text, finish } of watchedAnswer(this.#session, this.#messages, options, this.#io, process.stdout.isTTY)) {
         answer += text
         if (text !== '') await this.#io.write(text)
         if (finish?.finishReason === 'length') this.#io.talk('\n(cut off at the limit)')
@@ -110,8 +105,6 @@ class Conversation {
     } catch (error) {
       if (!stopped.aborted || this.#io.signal.aborted) throw error
       this.#io.talk('\n(stopped)')
-    } finally {
-      bar.end()
     }
     await this.#io.write('\n')
     return answer

@@ -11,10 +11,6 @@ interface Flags extends EngineFlags {
   readonly json?: true
 }
 
-/** Asking a driver that has to start takes seconds. */
-const BAR_MS = 300
-const REDRAW_MS = 100
-
 export function define(command: Command, io: Io): void {
   addEngineOptions(command)
     .option('--json', '{"ok","checks":[{"name","status","text","advice","code"}]}')
@@ -34,23 +30,18 @@ Examples:
 
 async function run(model: string | undefined, flags: Flags, io: Io): Promise<void> {
   const checks: Check[] = []
-  const bar = io.bar('checking', BAR_MS)
-  const timer = setInterval(() => bar.show((label) => `${label} ...`), REDRAW_MS)
   const { json, ...engineFlags } = flags
   const tell = async (check: Check): Promise<void> => {
     checks.push(check)
-    bar.end()
     if (!json) await io.write(checkText(check))
   }
-  try {
+  // asking a driver that has to start takes seconds
+  await io.during('checking', async () => {
     const machine = checkMachine()
     let next = await machine.next()
     for (; !next.done; next = await machine.next()) await tell(next.value)
     for await (const check of checkModel(modelPath(model), engineFlags, next.value.devices, io)) await tell(check)
-  } finally {
-    clearInterval(timer)
-    bar.end()
-  }
+  })
   const broken = checks.filter(({ status }) => status === 'fail')
   if (json) await io.writeJson({ ok: broken.length === 0, checks })
   else if (broken.length === 0) await io.write(`\n${summaryOf(checks)}\n`)

@@ -3,11 +3,12 @@ import type { Command } from 'commander'
 import type { Engine } from '../../engine/engine.ts'
 import type { Finish, GenerateOptions } from '../../engine/generate.ts'
 import { TandemError } from '../../errors.ts'
-import { addEngineOptions, type EngineFlags, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
+import { addEngineOptions, type EngineFlags, withEngine } from '../engine-options.ts'
 import { isPiped, readStdin } from '../input.ts'
 import type { Io } from '../io.ts'
 import { addProfileOption, profileText } from '../profile.ts'
 import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
+import { watchedAnswer } from '../watched-answer.ts'
 
 interface Flags extends EngineFlags, SamplingFlags {
   readonly prompt?: string
@@ -53,20 +54,13 @@ function firstPrompt(model: string | undefined, io: Io): string {
 }
 
 async function answer(engine: Engine, prompt: string, options: GenerateOptions, isJson: boolean, io: Io): Promise<void> {
-  const bar = io.bar('reading the prompt', PREFILL_BAR_MS)
-  const onPrefill = (done: number, total: number): void => bar.update(done, total, 'tokens')
-  const session = engine.session()
+  const isSeen = process.stdout.isTTY && !isJson
   let text = ''
   let finish: Finish | undefined
-  try {
-    for await (const delta of session.generate(prompt, { ...options, signal: io.signal, onPrefill })) {
-      bar.end()
-      text += delta.text
-      finish = delta.finish
-      if (!isJson && delta.text !== '') await io.write(delta.text)
-    }
-  } finally {
-    bar.end()
+  for await (const delta of watchedAnswer(engine.session(), prompt, { ...options, signal: io.signal }, io, isSeen)) {
+    text += delta.text
+    finish = delta.finish
+    if (!isJson && delta.text !== '') await io.write(delta.text)
   }
   if (!finish) throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
   const { promptTokens, tokens, finishReason, timings } = finish

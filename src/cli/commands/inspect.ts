@@ -25,7 +25,7 @@ export function define(command: Command, io: Io): void {
 }
 
 async function showMachine(flags: Flags, io: Io): Promise<void> {
-  const machine = await describeMachine()
+  const machine = await io.during('asking the machine', describeMachine)
   return flags.json ? io.writeJson(machine) : io.write(table(machineRows(machine)))
 }
 

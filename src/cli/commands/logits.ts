@@ -4,6 +4,7 @@ import type { Engine } from '../../engine/engine.ts'
 import { topLogits } from '../../sampling/top-logits.ts'
 import { addEngineOptions, type EngineFlags, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
 import type { Io } from '../io.ts'
+import type { ProgressBar } from '../progress-bar.ts'
 import { table } from '../text.ts'
 import { tokenList, whole } from '../values.ts'
 
@@ -45,15 +46,13 @@ async function run(model: string | undefined, flags: Flags, io: Io): Promise<voi
 
 /** Writes rows as they come; the engine waits when the reader is slower. */
 async function evaluate(engine: Engine, { tokens, top, full }: Flags, io: Io, write: (row: Position) => Promise<void>): Promise<void> {
-  const bar = io.bar('evaluating', PREFILL_BAR_MS)
   const visit = (pos: number, logits: Float32Array): Promise<void> =>
     write({ pos, top: topLogits(logits, top), ...(full ? { logits } : {}) })
-  try {
+  const evaluating = (bar: ProgressBar): Promise<void> => {
     const onProgress = (done: number, total: number): void => bar.update(done, total, 'tokens')
-    await engine.session().evaluate(tokens, visit, { signal: io.signal, onProgress })
-  } finally {
-    bar.end()
+    return engine.session().evaluate(tokens, visit, { signal: io.signal, onProgress })
   }
+  await io.during('evaluating', evaluating, PREFILL_BAR_MS)
 }
 
 /** Nine digits name every f32 exactly and are half as long as what JSON would write. */

@@ -6,6 +6,7 @@ import { logSoftmaxAt } from '../../sampling/log-softmax.ts'
 import { addEngineOptions, type EngineFlags, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
 import { readText } from '../input.ts'
 import type { Io } from '../io.ts'
+import type { ProgressBar } from '../progress-bar.ts'
 import { countText, table } from '../text.ts'
 import { windowsOf } from '../windows.ts'
 
@@ -57,12 +58,11 @@ async function score(engine: Engine, text: string, path: string, io: Io): Promis
   const total = windows.reduce((sum, window) => sum + window.length, 0)
   if (total === 0)
     throw new TandemError('ERR_ARGUMENT', `the text in ${path} has ${ids.length} tokens, too few to score any: use a longer one`)
-  const bar = io.bar('evaluating', PREFILL_BAR_MS)
   const session = engine.session()
   let before = 0
   let scored = 0
   let sum = 0
-  try {
+  const evaluating = async (bar: ProgressBar): Promise<void> => {
     for (const window of windows) {
       const visit = (index: number, logits: Float32Array): void => {
         const next = window[index + 1]
@@ -73,8 +73,7 @@ async function score(engine: Engine, text: string, path: string, io: Io): Promis
       await session.evaluate(window, visit, { signal: io.signal, onProgress: (done) => bar.update(before + done, total, 'tokens') })
       before += window.length
     }
-  } finally {
-    bar.end()
   }
+  await io.during('evaluating', evaluating, PREFILL_BAR_MS)
   return { tokens: scored, nll: sum / scored }
 }

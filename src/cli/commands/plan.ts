@@ -21,7 +21,8 @@ export function define(command: Command, io: Io): void {
 }
 
 async function run(model: string | undefined, flags: Flags, io: Io): Promise<void> {
-  const planned = await planModel(modelPath(model), loadOptions(flags, io))
+  // a GPU's driver may have to start
+  const planned = await io.during('planning', () => planModel(modelPath(model), loadOptions(flags, io)))
   const stages = stagesOf(planned)
   if (flags.json) await io.writeJson({ devices: planned.plan.devices, stages })
   else await io.write(`${headText(planned)}\n${devicesText(planned)}\n${table(blocksOf(stages))}`)

@@ -10,6 +10,7 @@ import { verifySidecar } from '../../sidecar/verify.ts'
 import { writeSidecar } from '../../sidecar/write.ts'
 import { addModelArgument, modelPath } from '../engine-options.ts'
 import type { Io } from '../io.ts'
+import type { ProgressBar } from '../progress-bar.ts'
 import { bytesText, countText } from '../text.ts'
 
 interface Flags {
@@ -17,8 +18,6 @@ interface Flags {
   readonly force?: true
   readonly verify?: true
 }
-
-const BAR_MS = 300
 
 export function define(command: Command, io: Io): void {
   addModelArgument(command)
@@ -37,30 +36,16 @@ async function run(path: string | undefined, { output = 'auto', force, verify }:
 async function write(model: Model, output: string, isForced: boolean, io: Io): Promise<void> {
   const target = sidecarPath(model.file, output)
   if (!isForced && existsSync(target)) throw new TandemError('ERR_FILE_ACCESS', `${target}: the file exists; --force replaces it`)
-  const bar = io.bar('repacking', BAR_MS)
-  try {
-    const written = await writeSidecar(model, output, {
-      signal: io.signal,
-      onProgress: (done, total) => bar.update(done, total, 'bytes'),
-    })
-    bar.end()
-    const { bytes, matrices, seconds } = written
-    io.talk(`${target}: ${bytesText(bytes)}, ${countText(matrices)} matrices, ${seconds.toFixed(1)} s`)
-  } finally {
-    bar.end()
-  }
+  const { bytes, matrices, seconds } = await io.during('repacking', (bar) => writeSidecar(model, output, watched(bar, io)))
+  io.talk(`${target}: ${bytesText(bytes)}, ${countText(matrices)} matrices, ${seconds.toFixed(1)} s`)
 }
 
 async function compare(model: Model, output: string, io: Io): Promise<void> {
-  const bar = io.bar('verifying', BAR_MS)
-  try {
-    const { path, bytes } = await verifySidecar(model, output, {
-      signal: io.signal,
-      onProgress: (done, total) => bar.update(done, total, 'bytes'),
-    })
-    bar.end()
-    io.talk(`${path}: as it was written, and the model too; ${bytesText(bytes)} read`)
-  } finally {
-    bar.end()
-  }
+  const { path, bytes } = await io.during('verifying', (bar) => verifySidecar(model, output, watched(bar, io)))
+  io.talk(`${path}: as it was written, and the model too; ${bytesText(bytes)} read`)
 }
+
+const watched = (bar: ProgressBar, { signal }: Io) => ({
+  signal,
+  onProgress: (done: number, total: number): void => bar.update(done, total, 'bytes'),
+})

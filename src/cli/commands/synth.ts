@@ -20,8 +20,6 @@ interface Flags {
   readonly force?: true
 }
 
-const WRITE_BAR_MS = 300
-
 export function define(command: Command, io: Io): void {
   const formats = Object.keys(FORMATS)
   command
@@ -39,23 +37,19 @@ export function define(command: Command, io: Io): void {
 
 async function run({ arch, output, force, ...shape }: Flags, io: Io): Promise<void> {
   if (!force && existsSync(output)) throw new TandemError('ERR_FILE_ACCESS', `${output}: the file exists; --force replaces it`)
-  const bar = io.bar('writing', WRITE_BAR_MS)
   const { preset, layers, expertFormat, format, seed } = shape
-  try {
-    const { bytes, tensors, seconds, fallbacks } = await synthesize({
+  const { bytes, tensors, seconds, fallbacks } = await io.during('writing', (bar) =>
+    synthesize({
       architecture: arch,
       preset,
       output,
       ...given({ layers, expertFormat, format, seed }),
       signal: io.signal,
       onProgress: ({ done, total, unit }) => bar.update(done, total, unit),
-    })
-    bar.end()
-    for (const { from, to, columns, tensors: count } of fallbacks) {
-      io.talk(`note: ${count} matrices with rows of ${countText(columns)} do not fit ${from}, which has longer blocks; they are ${to}`)
-    }
-    io.talk(`${output}: ${bytesText(bytes)}, ${countText(tensors)} tensors, ${seconds.toFixed(1)} s`)
-  } finally {
-    bar.end()
+    }),
+  )
+  for (const { from, to, columns, tensors: count } of fallbacks) {
+    io.talk(`note: ${count} matrices with rows of ${countText(columns)} do not fit ${from}, which has longer blocks; they are ${to}`)
   }
+  io.talk(`${output}: ${bytesText(bytes)}, ${countText(tensors)} tensors, ${seconds.toFixed(1)} s`)
 }

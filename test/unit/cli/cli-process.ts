@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url'
 import { synthesize } from '../../../src/synth/synthesize.ts'
 import { encodeGguf, temporaryDirectory, tinyGlm4moe } from '../../fixtures/build-gguf.ts'
 
-const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url))
+/** The command's file. */
+export const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url))
 
 /** Everything a finished process left. */
 export interface CliResult {
