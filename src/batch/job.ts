@@ -9,7 +9,7 @@ import { constants, existsSync, statSync } from 'node:fs'
 import { access as accessFile, stat } from 'node:fs/promises'
 import type { Engine, Session } from '../engine/engine.ts'
 import type { Finish } from '../engine/generate.ts'
-import { type ErrorCode, TandemError } from '../errors.ts'
+import { TandemError } from '../errors.ts'
 import { access } from '../gguf/reader.ts'
 import { resolveSampling } from '../sampling/options.ts'
 import { type AnswerContext, answerLine, errorLine, keyOf, readAnswer } from './answers.ts'
@@ -18,7 +18,7 @@ import { type Lock, lockOutput } from './lock.ts'
 import { OutputFile } from './output-file.ts'
 import { type BatchProgress, type BatchSummary, Meter } from './progress.ts'
 import { type InputOptions, type OnRefusal, parsedLines, survey, type Survey, versionOf } from './survey.ts'
-import { type BatchTask, isRefusal, type TaskOptions } from './task.ts'
+import { type BatchTask, isRefusal, TASK_ERRORS, type TaskOptions } from './task.ts'
 
 /** Options of a job. */
 export interface BatchOptions extends InputOptions {
@@ -34,12 +34,6 @@ export interface BatchOptions extends InputOptions {
   /** Called before work begins with every line that is not a task; they get an error in the output. */
   readonly onRefusal?: OnRefusal | undefined
 }
-
-/** Failures that are the task's own; all others end the job. */
-const TASK_ERRORS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  ...(['ERR_ARGUMENT', 'ERR_CONTEXT_OVERFLOW', 'ERR_KV_EXHAUSTED', 'ERR_TEMPLATE', 'ERR_TOKEN_RANGE'] as const),
-  ...(['ERR_TOKENIZER_INVALID', 'ERR_NOT_FINITE'] as const),
-])
 
 /** See the file's header. */
 export class BatchJob {

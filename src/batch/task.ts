@@ -1,5 +1,6 @@
-/** What a line of a batch asks for. Types only. */
+/** What a line of a batch asks for. */
 import type { GenerateOptions, Prompt } from '../engine/generate.ts'
+import type { ErrorCode } from '../errors.ts'
 
 /** `plain`: `{"id","prompt"}`; `chat` and `completion`: OpenAI's batch lines for their two urls; `unknown`: not told from the line. */
 export type BatchForm = 'plain' | 'chat' | 'completion' | 'unknown'
@@ -29,3 +30,9 @@ export interface Refusal extends Address {
 }
 
 export const isRefusal = (parsed: BatchTask | Refusal): parsed is Refusal => 'message' in parsed
+
+/** Failures that are the task's own; all others end the job. */
+export const TASK_ERRORS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  ...(['ERR_ARGUMENT', 'ERR_CONTEXT_OVERFLOW', 'ERR_KV_EXHAUSTED', 'ERR_TEMPLATE', 'ERR_TOKEN_RANGE'] as const),
+  ...(['ERR_TOKENIZER_INVALID', 'ERR_NOT_FINITE'] as const),
+])

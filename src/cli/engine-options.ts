@@ -103,25 +103,26 @@ export async function writeTrace(engine: Engine, path: string): Promise<void> {
   }
 }
 
-/** Options for so many sequences at a time. Throws what `planModel` throws. */
-async function forSequences(sequences: number, path: string, options: LoadOptions): Promise<LoadOptions> {
-  if (sequences === 1) return options
-  const { contextTokens } = (await planModel(path, { ...options, sequences, kvTokens: undefined })).plan.limits
-  return { ...options, sequences, kvTokens: options.kvTokens ?? contextTokens * Math.min(FULL_LENGTH_SEQUENCES, sequences) }
+/** Gives several sequences a cache for some of full length, unless somebody has said how large it is. Throws what `planModel` throws. */
+async function withCache(path: string, options: LoadOptions): Promise<LoadOptions> {
+  const { sequences = 1, kvTokens } = options
+  if (sequences === 1 || kvTokens !== undefined) return options
+  const { contextTokens } = (await planModel(path, options)).plan.limits
+  return { ...options, kvTokens: contextTokens * Math.min(FULL_LENGTH_SEQUENCES, sequences) }
 }
 
-/** Loads the model for so many sequences at a time, does the work, and closes the engine whatever happens. */
+/** Loads the model, for one sequence unless `limits` says more, does the work, and closes the engine whatever happens. */
 export async function withEngine<Result>(
   model: string | undefined,
   flags: EngineFlags,
   io: Io,
   work: (engine: Engine) => Promise<Result>,
-  sequences = 1,
+  limits: Pick<LoadOptions, 'sequences' | 'outputs'> = {},
 ): Promise<Result> {
   const path = modelPath(model)
   const engine = await io.during('loading', async (bar) =>
     loadModel(path, {
-      ...(await forSequences(sequences, path, loadOptions(flags, io))),
+      ...(await withCache(path, { ...loadOptions(flags, io), ...limits })),
       onProgress: ({ phase, done, total, unit }) => bar.update(done, total, unit, phase === 'verify' ? 'verifying' : undefined),
     }),
   )

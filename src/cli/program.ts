@@ -27,6 +27,7 @@ const COMMANDS: readonly Entry[] = [
     summary: 'answer a file of prompts, as many at a time as there is room for; resumable',
     load: () => import('./commands/batch.ts'),
   },
+  { name: 'embed', summary: 'vectors of texts, one line for each', load: () => import('./commands/embed.ts') },
   { name: 'tokenize', summary: 'token ids of a text', load: () => import('./commands/tokenize.ts') },
   { name: 'logits', summary: 'next-token logits at every position', load: () => import('./commands/logits.ts') },
   { name: 'perplexity', summary: 'how well a model predicts a text', load: () => import('./commands/perplexity.ts') },

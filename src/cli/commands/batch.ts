@@ -9,6 +9,7 @@ import { TandemError } from '../../errors.ts'
 import { progressText, summaryText } from '../batch-text.ts'
 import { addEngineOptions, type EngineFlags, withEngine } from '../engine-options.ts'
 import type { Io } from '../io.ts'
+import { RefusalTalk } from '../refusal-talk.ts'
 import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
 import { countText } from '../text.ts'
 import { whole } from '../values.ts'
@@ -23,8 +24,6 @@ interface Flags extends EngineFlags, SamplingFlags {
 }
 
 const CONCURRENCY = 32
-/** Lines that are not tasks are told in so many lines of stderr; all are in the output. */
-const TOLD_REFUSALS = 20
 
 const EXAMPLES = `
 A line is {"id":"a","prompt":"..."}, with fields such as "maxTokens" or "temperature", or a line of OpenAI's batch API for /v1/chat/completions
@@ -82,7 +81,7 @@ async function run(model: string | undefined, input: string | undefined, flags: 
         bar.show((label) => (progress ? progressText(label, progress) : `${label} ...`))
         return job.run(engine)
       })
-    const summary = job.completed ?? (await withEngine(model, flags, io, answer, maxConcurrency))
+    const summary = job.completed ?? (await withEngine(model, flags, io, answer, { sequences: maxConcurrency }))
     io.talk(summaryText(summary))
     if (flags.json) await io.writeJson(summary)
     if (summary.failed > 0) {
@@ -105,25 +104,4 @@ async function dryRun(
   io.talk(`${input}: ${countText(lines)} lines, ${countText(invalid)} of them not valid`)
   if (flags.json) await io.writeJson({ lines, valid: lines - invalid, invalid })
   if (invalid > 0) throw new TandemError('ERR_BATCH_LINE', `${input}: ${countText(invalid)} of ${countText(lines)} lines are not valid`)
-}
-
-/** Tells of lines that are not tasks, the first few of them. */
-class RefusalTalk {
-  readonly #input: string
-  readonly #io: Io
-  #count = 0
-
-  constructor(input: string, io: Io) {
-    this.#input = input
-    this.#io = io
-  }
-
-  tell({ line, message }: Refusal): void {
-    if (++this.#count <= TOLD_REFUSALS) this.#io.talk(`${this.#input}: line ${line}: ${message}`)
-  }
-
-  end(): void {
-    const more = this.#count - TOLD_REFUSALS
-    if (more > 0) this.#io.talk(`${this.#input}: and ${countText(more)} more`)
-  }
 }

@@ -5,7 +5,7 @@ import { topLogits } from '../../sampling/top-logits.ts'
 import { addEngineOptions, type EngineFlags, PREFILL_BAR_MS, withEngine } from '../engine-options.ts'
 import type { Io } from '../io.ts'
 import type { ProgressBar } from '../progress-bar.ts'
-import { table } from '../text.ts'
+import { shortFloat, table } from '../text.ts'
 import { tokenList, whole } from '../values.ts'
 
 interface Flags extends EngineFlags {
@@ -55,12 +55,9 @@ async function evaluate(engine: Engine, { tokens, top, full }: Flags, io: Io, wr
   await io.during('evaluating', evaluating, PREFILL_BAR_MS)
 }
 
-/** Nine digits name every f32 exactly and are half as long as what JSON would write. */
-const short = (value: number): number => Number(value.toPrecision(9))
-
 function jsonOf({ pos, top, logits }: Position): string {
-  const best = top.map(([id, logit]) => [id, short(logit)])
-  return JSON.stringify({ pos, top: best, ...(logits ? { logits: Array.from(logits, short) } : {}) })
+  const best = top.map(([id, logit]) => [id, shortFloat(logit)])
+  return JSON.stringify({ pos, top: best, ...(logits ? { logits: Array.from(logits, shortFloat) } : {}) })
 }
 
 const tableOf = ({ pos, top }: Position): string =>

@@ -7,6 +7,7 @@ const COMMANDS = [
   'generate',
   'chat',
   'batch',
+  'embed',
   'tokenize',
   'logits',
   'perplexity',
@@ -14,6 +15,7 @@ const COMMANDS = [
   'plan',
   'sweep',
   'doctor',
+  'repack',
   'synth',
   'completion',
 ]
