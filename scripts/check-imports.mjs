@@ -8,17 +8,18 @@ import { parseSync } from 'oxc-parser'
 const BASE = ['abi', 'errors']
 const FILE = [...BASE, 'ring', 'gguf']
 const PLAN = [...FILE, 'model', 'placement', 'pipeline']
-const EXECUTOR = [...FILE, 'trace', 'package-root', 'native']
-const ENGINE = [...PLAN, 'trace', 'package-root', 'sampling', 'text', 'wasm', 'cuda', 'native', 'sidecar']
+const EXECUTOR = [...FILE, 'diagnostics', 'trace', 'package-root', 'native']
+const ENGINE = [...PLAN, 'diagnostics', 'trace', 'package-root', 'sampling', 'text', 'wasm', 'cuda', 'native', 'sidecar']
 const LIBRARY = [...ENGINE, 'engine', 'pipelines']
 
 /** `values`: may be imported; `types`: only as types (plain data crosses there, never code). */
 const MAY_IMPORT = {
   abi: { values: [] },
   errors: { values: [] },
+  diagnostics: { values: [] },
   'package-root': { values: ['errors'] },
   'pocket-model': { values: ['package-root'] },
-  ring: { values: BASE },
+  ring: { values: [...BASE, 'diagnostics'] },
   native: { values: [...BASE, 'ring'] },
   trace: { values: BASE },
   gguf: { values: BASE },

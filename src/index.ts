@@ -54,6 +54,14 @@ export { describeModel } from './model/describe.ts'
 export type { Metadata, MetadataValue, ModelFile, TensorInfo } from './gguf/types.ts'
 export type * from './model/types.ts'
 
+// messages of the diagnostics channels: docs/diagnostics.md
+export type { LoadMessage } from './engine/load-watch.ts'
+export type { GenerateMessage } from './engine/generate-watch.ts'
+export type { StepMessage } from './engine/step-watch.ts'
+export type { PreemptionMessage } from './engine/sequence-cache.ts'
+export type { FailureMessage } from './ring/step-port.ts'
+export type { BatchLineMessage } from './batch/line-channel.ts'
+
 // errors
 export { ERROR_CODES, TandemError } from './errors.ts'
 export type { ErrorCode, ErrorRecord } from './errors.ts'

@@ -2,7 +2,7 @@
 import type { BatchOptions } from './batch/job.ts'
 import type { BatchSummary } from './batch/progress.ts'
 import { Engine as ModelEngine } from './engine/engine.ts'
-import { loadParts, type LoadOptions } from './engine/load-model.ts'
+import { loadEngine, type LoadOptions } from './engine/load-model.ts'
 
 /** A loaded model. Made by `loadModel`. */
 export class Engine extends ModelEngine {
@@ -17,6 +17,6 @@ export class Engine extends ModelEngine {
 }
 
 /** See `load.ts`. */
-export async function loadModel(path: string, options?: LoadOptions): Promise<Engine> {
-  return new Engine(await loadParts(path, options))
+export function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
+  return loadEngine(path, options, (parts) => new Engine(parts))
 }

@@ -9,11 +9,13 @@ import { constants, existsSync, statSync } from 'node:fs'
 import { access as accessFile, stat } from 'node:fs/promises'
 import type { Engine, Session } from '../engine/engine.ts'
 import type { Finish } from '../engine/generate.ts'
+import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import { access } from '../gguf/reader.ts'
 import { resolveSampling } from '../sampling/options.ts'
 import { type AnswerContext, answerLine, errorLine, keyOf, readAnswer } from './answers.ts'
 import { Lanes } from './lanes.ts'
+import { tellLine } from './line-channel.ts'
 import { type Lock, lockOutput } from './lock.ts'
 import { OutputFile } from './output-file.ts'
 import { type BatchProgress, type BatchSummary, Meter } from './progress.ts'
@@ -34,6 +36,8 @@ export interface BatchOptions extends InputOptions {
   /** Called before work begins with every line that is not a task; they get an error in the output. */
   readonly onRefusal?: OnRefusal | undefined
 }
+
+const debug = debugLog('batch')
 
 /** See the file's header. */
 export class BatchJob {
@@ -74,9 +78,13 @@ export class BatchJob {
     const lock = existsSync(path) && !statSync(path).isFile() ? undefined : await lockOutput(path)
     let output: OutputFile | undefined
     try {
+      const begun = performance.now()
       const found = await survey(options, onRefusal)
+      debug?.(`${input}: ${found.lines} lines, ${found.invalid} of them not tasks, checked in ${msSince(begun)}`)
       output = await OutputFile.open(path)
-      return new BatchJob(options, { survey: found, output, lock }, await readEarlier(output, found, options))
+      const earlier = await readEarlier(output, found, options)
+      debug?.(`${path}: ${earlier.done} lines are there, ${earlier.failed} of them errors; ${msSince(begun)}`)
+      return new BatchJob(options, { survey: found, output, lock }, earlier)
     } catch (error) {
       await output?.close().catch(() => undefined)
       await lock?.release()
@@ -113,8 +121,10 @@ export class BatchJob {
     }
     // what is done is written whatever happened
     await this.close().catch(fail)
+    const summary = meter.summary()
+    debug?.(`${failure ? `ended by ${failure.code}` : 'done'}: ${JSON.stringify(summary)}`)
     if (failure) throw failure
-    return meter.summary()
+    return summary
   }
 
   /** Writes what is left, and lets others have the output. May be called again. */
@@ -153,8 +163,10 @@ export class BatchJob {
       if (ids.isAnswered(key)) continue
       if (isRefusal(parsed)) {
         const { message, field } = parsed
+        const error = { code: 'ERR_BATCH_LINE', message: `line ${parsed.line}: ${message}`, field } as const
         meter.failed()
-        await this.#output.append(errorLine(parsed, { code: 'ERR_BATCH_LINE', message: `line ${parsed.line}: ${message}`, field }))
+        tellLine(parsed, { error })
+        await this.#output.append(errorLine(parsed, error))
         continue
       }
       await lanes.enter()
@@ -178,11 +190,13 @@ export class BatchJob {
     try {
       const { text, finish } = await generateAll(session, task, { ...defaults, ...task.options, sharePrefix, signal }, meter)
       meter.answered(finish.promptTokens, finish.reusedTokens)
+      tellLine(task, { finish })
       line = answerLine(task, text, finish, context)
     } catch (error) {
       const { code, message } = TandemError.from(error)
       if (!TASK_ERRORS.has(code)) throw error
       meter.failed()
+      tellLine(task, { error: { code, message } })
       line = errorLine(task, { code, message })
     } finally {
       meter.preempted(session.preemptions)

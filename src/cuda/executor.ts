@@ -7,6 +7,7 @@
  *          +------ failed <------+      poisoned: every call rejects with the reason; close still works
  */
 import { LOADED_UNIT_BYTES } from '../abi/control.ts'
+import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import type { CudaProgram } from '../pipeline/program.ts'
 import type { DeviceLoad } from '../placement/device-loads.ts'
@@ -53,6 +54,8 @@ const SPINS = 20_000
 
 const PROGRESS_MS = 50
 
+const debug = debugLog('cuda')
+
 /** How long a closing worker may take before it is ended by force. */
 const CLOSE_MS = 5000
 
@@ -88,10 +91,13 @@ export class CudaExecutor {
   }
 
   async #load(): Promise<void> {
+    const begun = performance.now()
     try {
       const task = this.#task()
       this.#handle = await this.#client.call((api) => api.open(task))
+      debug?.(`device ${task.plan.device} opened, ${this.#arenas.length} arenas registered: ${msSince(begun)}`)
       await this.#client.call((api) => api.load())
+      debug?.(`${task.loads.length} tensors uploaded, serving: ${msSince(begun)}`)
       this.#served = this.#serve()
     } catch (error) {
       this.port.fail(TandemError.from(error))
@@ -126,7 +132,9 @@ export class CudaExecutor {
   /** Any end that nobody asked for fails the executor. */
   async #serve(): Promise<CudaStats | undefined> {
     try {
-      return await this.#client.call((api) => api.serve())
+      const stats = await this.#client.call((api) => api.serve())
+      debug?.(`served ${stats.steps} steps, ${stats.graphSteps} of them as recorded graphs`)
+      return stats
     } catch (error) {
       this.port.fail(TandemError.from(error))
       return undefined
@@ -186,6 +194,7 @@ export class CudaExecutor {
   }
 
   async #close(): Promise<void> {
+    const begun = performance.now()
     this.port.stop()
     const isClosed = await Promise.race([this.#closeDevice().catch(() => false), delay(CLOSE_MS).then(() => false)])
     if (!isClosed && this.#handle !== undefined) abandoned.push(this.port.control, ...this.#arenas, this.#results!.memory)
@@ -193,6 +202,7 @@ export class CudaExecutor {
     this.#arenas = []
     this.#results = undefined
     await this.#client.terminate()
+    debug?.(`${isClosed ? 'closed' : 'given up'} in ${msSince(begun)}`)
   }
 
   /** True when the device has let go of all memory. */

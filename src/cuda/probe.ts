@@ -1,4 +1,5 @@
 /** Asks for the GPUs of this machine, in a thread of its own that ends with the answer: the main thread never loads the library. */
+import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import type { MachineDevice } from '../placement/types.ts'
 import { delay } from '../ring/wait.ts'
@@ -13,6 +14,8 @@ export interface CudaProbe {
 
 /** A driver that has to start first takes a few seconds. */
 const PROBE_MS = 30_000
+
+const debug = debugLog('cuda')
 
 async function ask(library: string): Promise<CudaProbe> {
   const client = new CudaWorkerClient()
@@ -31,5 +34,8 @@ async function ask(library: string): Promise<CudaProbe> {
 /** The GPUs that the CUDA library can use. Never throws. */
 export async function probeCuda(): Promise<CudaProbe> {
   const library = locateCudaLibrary()
-  return 'problem' in library ? { devices: [], problem: library.problem } : ask(library.path)
+  const begun = performance.now()
+  const probe = 'problem' in library ? { devices: [], problem: library.problem } : await ask(library.path)
+  debug?.(`probe: ${JSON.stringify({ ...library, ...probe })}, ${msSince(begun)}`)
+  return probe
 }

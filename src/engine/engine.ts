@@ -15,6 +15,7 @@ import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts'
 import type { UserStageResults } from '../wasm/user-stages/results.ts'
 import { type EmbedOptions, embedTexts } from './embed.ts'
 import { type Delta, type Finish, generate, type GenerateOptions, type Prompt, type TextTools } from './generate.ts'
+import { watched } from './generate-watch.ts'
 import { KvBlocks } from './kv-blocks.ts'
 import { type Profile, Profiler } from './profile.ts'
 import { type Continuation, score, type Score, type ScoreOptions } from './score.ts'
@@ -61,10 +62,12 @@ export interface Answer extends Finish {
 /** A sequence that speaks text: see `SequenceState` for tokens. */
 export class Session extends SequenceState {
   readonly #text: TextTools
+  readonly #model: string
 
-  constructor(host: SessionHost, text: TextTools) {
+  constructor(host: SessionHost, text: TextTools, model: string) {
     super(host)
     this.#text = text
+    this.#model = model
   }
 
   /**
@@ -73,7 +76,7 @@ export class Session extends SequenceState {
    * `ERR_ARGUMENT`, `ERR_ABORTED`, `ERR_BUSY`, `ERR_CLOSED`.
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Delta, void, undefined> {
-    return generate(this, this.#text, prompt, options)
+    return watched(generate(this, this.#text, prompt, options), this.#model)
   }
 
   /**
@@ -150,6 +153,7 @@ export class Engine {
         release: (each) => void this.#sessions.delete(each),
       },
       this.#text,
+      this.model.name,
     )
     this.#sessions.add(session)
     return session

@@ -9,9 +9,12 @@
  * sequence that has it alone and never after others may have it: so nothing is ever copied.
  */
 import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
+import { debugLog, seldom } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import { KvTurns } from './kv-turns.ts'
 import { PrefixIndex, type PrefixNode, ROOT } from './prefix-index.ts'
+
+const evicted = seldom(debugLog('engine'), (count) => `${count} kept blocks of the cache evicted, those released longest ago`)
 
 /** One sequence's blocks. Owned by the sequence, changed by `KvBlocks` alone. */
 export interface BlockTable {
@@ -150,6 +153,7 @@ export class KvBlocks {
     const block = this.#kept.values().next().value!
     this.#kept.delete(block)
     this.#forget(block)
+    evicted?.()
     return block
   }
 

@@ -1,4 +1,5 @@
 /** From a path to an engine: open, describe, plan, compile, load. */
+import { msSince } from '../diagnostics/debug.ts'
 import { locateCudaLibrary } from '../cuda/locate.ts'
 import { probeCuda } from '../cuda/probe.ts'
 import { invariant, TandemError } from '../errors.ts'
@@ -21,6 +22,7 @@ import { panelsOf, type SidecarPanels } from '../sidecar/panels.ts'
 import { startWasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
 import { type DeviceExecutorOptions, startDeviceExecutor } from './device-executor.ts'
 import { Engine, type EngineExecutor, type EngineParts } from './engine.ts'
+import { loadLog as debug, type LoadMessage, planLines, watchLoad } from './load-watch.ts'
 import { thisMachine } from './machine.ts'
 
 /** Progress of something a person waits for. */
@@ -58,6 +60,7 @@ export interface PlannedModel {
   readonly machine: Machine
 }
 
+const DEFAULT_PIPELINE = 'cpu'
 const DEFAULT_DEADLINE_MS = 120_000
 
 /** Events of a traced row: 32 bytes each, which cost nothing until they are written. */
@@ -73,14 +76,18 @@ function throwIfAborted(signal: AbortSignal | undefined): void {
 export async function planModel(path: string, options: LoadOptions = {}): Promise<PlannedModel> {
   const { signal } = options
   throwIfAborted(signal)
+  const begun = performance.now()
   const file = await openModelFile(path, signal ? { signal } : {})
   const model = describeModel(file)
-  const pipeline = await resolvePipeline(options.pipeline ?? 'cpu')
+  debug?.(`opened ${file.paths.join(', ')}: ${file.bytes} bytes, ${file.tensors.size} tensors, ${model.architecture}; ${msSince(begun)}`)
+  const pipeline = await resolvePipeline(options.pipeline ?? DEFAULT_PIPELINE)
   const wantsGpu = Object.values(pipeline.placement).includes('cuda')
   const machine = thisMachine(wantsGpu ? await probeCuda() : undefined)
   const plan = makePlan(model, machine, pipeline, options)
   throwIfAborted(signal)
-  return { model, plan, programs: compile(model, plan), machine }
+  const planned = { model, plan, programs: compile(model, plan), machine }
+  if (debug) planLines(planned).forEach(debug)
+  return planned
 }
 
 /** What every executor is started with. Throws `ERR_ARGUMENT`. */
@@ -121,6 +128,7 @@ export function deviceOptions(planned: PlannedModel, options: LoadOptions = {}, 
   invariant(plan.cuda && programs.cuda, 'the plan has nothing for a GPU')
   const library = locateCudaLibrary()
   if ('problem' in library) throw new TandemError('ERR_DEVICE_ABSENT', library.problem)
+  debug?.(`CUDA library: ${library.path}`)
   return {
     cuda: {
       ...commonOptions(planned, options),
@@ -155,19 +163,32 @@ function startExecutor(planned: PlannedModel, options: LoadOptions, packed?: Sid
  * memory until `close()`. Throws what `planModel` throws, and `ERR_MEMORY`, `ERR_WEIGHT_NOT_FINITE`, `ERR_ABORTED`, `ERR_DEVICE`; with a sidecar also
  * `ERR_SIDECAR_STALE`, `ERR_SIDECAR_INVALID`.
  */
-export async function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
-  return new Engine(await loadParts(path, options))
+export function loadModel(path: string, options: LoadOptions = {}): Promise<Engine> {
+  return loadEngine(path, options, (parts) => new Engine(parts))
 }
 
-/** What an engine is made of, loaded. See `loadModel`. */
-export async function loadParts(path: string, options: LoadOptions = {}): Promise<EngineParts> {
+/** As `loadModel`, with an engine of the caller's making. */
+export function loadEngine<Result extends Engine>(
+  path: string,
+  options: LoadOptions,
+  make: (parts: EngineParts) => Result,
+): Promise<Result> {
+  return watchLoad(path, options.pipeline ?? DEFAULT_PIPELINE, async (message) => make(await loadParts(path, options, message)))
+}
+
+/** What an engine is made of, loaded. */
+async function loadParts(path: string, options: LoadOptions, message?: LoadMessage): Promise<EngineParts> {
+  const begun = performance.now()
   const planned = await planModel(path, options)
   const { model, plan, programs, machine } = planned
+  if (message) Object.assign(message, { model: model.name, bytes: model.file.bytes })
   checkMemory(plan, machine)
   const sidecar = await wantedSidecar(planned, options)
   try {
     const packed = sidecar && plan.wasm && (await panelsOf(sidecar, plan.wasm))
+    if (packed) debug?.(`sidecar ${packed.panels.path}: ${packed.panels.maps.length} ranges to map, ${packed.panels.copies.length} to read`)
     const executor = await startExecutor(planned, options, packed)
+    debug?.(`loaded '${model.name}' in ${msSince(begun)}`)
     return { model, plan, programs, executor, traceEvents: traceEvents(options) }
   } finally {
     // what is mapped stays mapped

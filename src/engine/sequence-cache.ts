@@ -8,6 +8,8 @@
  *                 +------------------------------- gave way to an older sequence ------------+-------------+
  */
 import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
+import { type MessageChannel, messageChannel } from '../diagnostics/channels.ts'
+import { debugLog } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import type { BlockTable, KvBlocks } from './kv-blocks.ts'
 import type { KvHolder } from './kv-turns.ts'
@@ -31,6 +33,19 @@ export interface CacheHost {
   readonly loop: StepLoop
   readonly blocks: KvBlocks
 }
+
+/** A sequence gives its part of the cache to an older one and will compute it again: a message of the channel `tandem:preemption`. */
+export interface PreemptionMessage {
+  /** Tokens that it had in the cache. */
+  readonly tokens: number
+  /** Blocks that it gives back. */
+  readonly blocks: number
+  /** How often that has happened to it, this time included. */
+  readonly preemptions: number
+}
+
+const channel: MessageChannel<PreemptionMessage> = messageChannel('tandem:preemption')
+const debug = debugLog('engine')
 
 /** What an append ends with, inside, when its blocks were given to an older sequence. */
 const GAVE_WAY: unique symbol = Symbol('gave way')
@@ -83,7 +98,9 @@ export class SequenceCache implements KvHolder {
   }
 
   giveWay(): boolean {
-    this.#preemptions++
+    const preemptions = ++this.#preemptions
+    if (channel.hasSubscribers) channel.publish({ tokens: this.#stored, blocks: this.table.blocks.length, preemptions })
+    debug?.(`sequence of rank ${this.#rank} gives ${this.table.blocks.length} blocks (${this.#stored} tokens) to an older one`)
     if (this.#isStepping) {
       this.#mustLeave = true
       if (!this.#isPinned) this.#host.loop.withdraw(this.table, GAVE_WAY)

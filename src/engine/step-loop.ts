@@ -11,6 +11,7 @@ import type { StepSlot } from '../ring/step-port.ts'
 import type { BlockTable } from './kv-blocks.ts'
 import { type Outputs, type Pick, schedule } from './scheduler.ts'
 import { writeStep } from './step.ts'
+import { StepWatch } from './step-watch.ts'
 
 /** What the loop needs of an executor. */
 export interface StepExecutor {
@@ -48,6 +49,8 @@ interface InFlight {
   readonly slot: StepSlot
   readonly parts: readonly { readonly request: Request; readonly pick: Pick }[]
   readonly outputs: number
+  /** When it was published, where steps are watched. */
+  readonly begun: number | undefined
 }
 
 /** What a call rejects with when its signal has fired. */
@@ -61,6 +64,7 @@ export class StepLoop {
   readonly #limits: Limits
   readonly #layout: StepLayout
   readonly #failureOf: ((step: number) => TandemError | undefined) | undefined
+  readonly #watch = new StepWatch()
   #requests: Request[] = []
   readonly #inFlight: InFlight[] = []
   #running: Promise<void> | undefined
@@ -128,6 +132,7 @@ export class StepLoop {
         }
         const isDone = await this.#executor.whenCompleted(oldest.slot)
         this.#inFlight.shift()
+        if (oldest.begun !== undefined) this.#tell(oldest, oldest.begun, isDone)
         this.#deliver(oldest, isDone)
       }
     } catch (error) {
@@ -180,8 +185,14 @@ export class StepLoop {
     }))
     writeStep(slot.words, this.#layout, runs)
     for (const { request, pick } of parts) request.scheduled += pick.tokens
+    const begun = this.#watch.begin()
     this.#executor.publish(slot)
-    this.#inFlight.push({ slot, parts, outputs: parts.reduce((sum, { pick }) => sum + pick.outputs, 0) })
+    this.#inFlight.push({ slot, parts, outputs: parts.reduce((sum, { pick }) => sum + pick.outputs, 0), begun })
+  }
+
+  #tell({ slot, parts, outputs }: InFlight, begun: number, isDone: boolean): void {
+    const tokens = parts.reduce((sum, { pick }) => sum + pick.tokens, 0)
+    this.#watch.end({ step: slot.sequence, tokens, sequences: parts.length, outputs, ms: performance.now() - begun, isDone })
   }
 
   /** Gives a completed step's logits to its requests. */

@@ -7,6 +7,8 @@
  */
 import { CONTROL, HANDOFF } from '../abi/control.ts'
 import { STEP_HEADER, STEP_OUTCOME } from '../abi/step.ts'
+import { type MessageChannel, messageChannel } from '../diagnostics/channels.ts'
+import { debugLog } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import { arenaBuffer, createArena } from './arena.ts'
 import { FanIn } from './fan-in.ts'
@@ -28,6 +30,14 @@ export interface StepPortOptions {
   /** Threads that each take every step: the pool's workers, or the one worker of a device. */
   readonly consumers: number
 }
+
+/** An executor that has failed: a message of the channel `tandem:failure`. Every call of its engine rejects with the error. */
+export interface FailureMessage {
+  readonly error: TandemError
+}
+
+const failures: MessageChannel<FailureMessage> = messageChannel('tandem:failure')
+const debug = debugLog('engine')
 
 /** How long the reason of a failure may come after its poison, ms. */
 const REASON_MS = 1000
@@ -71,6 +81,8 @@ export class StepPort {
     if (!this.#failure) {
       this.#failure = error
       this.#tellFailure(error)
+      debug?.(`poisoned, because of ${error.code}: ${error.message}`)
+      if (failures.hasSubscribers) failures.publish({ error })
     }
     this.poison()
   }

@@ -7,6 +7,7 @@
  *          +----- failed <----+      poisoned: every call rejects with the reason; close still works
  */
 import { CONTROL, HANDOFF, LOADED_UNIT_BYTES } from '../abi/control.ts'
+import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import type { Program } from '../pipeline/program.ts'
 import type { Load } from '../placement/loads.ts'
@@ -77,6 +78,8 @@ export const bytesToRead = ({ loads, panels }: Pick<WasmExecutorOptions, 'loads'
 
 const PROGRESS_MS = 50
 
+const debug = debugLog('pool')
+
 /** How long a closing pool may take before its threads are ended by force. */
 const CLOSE_MS = 5000
 
@@ -108,6 +111,7 @@ export class WasmExecutor {
     this.timelines = traceEvents > 0 ? Array.from({ length: options.threads }, () => new Timeline(traceEvents)) : []
     this.userStages = options.program.userStages && new UserStageHost(options.program)
     this.#pool = new ServePool(options.threads)
+    debug?.(`starting ${options.threads} workers on ${options.cores} cores, ${this.#spins()} spins before a wait sleeps`)
     const workers = Array.from({ length: options.threads }, (_, worker) => this.#serve(worker))
     this.#served = Promise.all(workers).then(() => undefined)
   }
@@ -138,8 +142,10 @@ export class WasmExecutor {
     }
     try {
       const { error } = await this.#pool.serve(task)
+      debug?.(`worker ${worker} has ended${error ? `: ${error.code}: ${error.message}` : ''}`)
       if (error) this.port.fail(TandemError.fromRecord(error))
     } catch (error) {
+      debug?.(`worker ${worker} has died: ${TandemError.from(error).message}`)
       this.port.fail(TandemError.from(error))
     }
   }
@@ -176,7 +182,8 @@ export class WasmExecutor {
   async whenReady(): Promise<void> {
     const { threads, signal, onProgress, deadlineMs } = this.#options
     const totalBytes = bytesToRead(this.#options)
-    let lastChange = performance.now()
+    const begun = performance.now()
+    let lastChange = begun
     let last = -1
     for (;;) {
       const ready = Atomics.load(this.port.words, CONTROL.ready)
@@ -188,7 +195,10 @@ export class WasmExecutor {
       }
       // after onProgress, which may be what aborts, even with the last of the bytes
       if (signal?.aborted) throw new TandemError('ERR_ABORTED', 'loading was aborted', { cause: signal.reason })
-      if (ready === threads) return this.userStages?.whenReady()
+      if (ready === threads) {
+        debug?.(`${threads} workers serve; ${totalBytes} bytes read in ${msSince(begun)}`)
+        return this.userStages?.whenReady()
+      }
       if (performance.now() - lastChange > deadlineMs) throw new TandemError('ERR_TIMEOUT', `loading made no progress for ${deadlineMs} ms`)
       try {
         await waitWhileAsync(this.port.words, CONTROL.ready, ready, { deadlineMs: PROGRESS_MS, what: 'the pool to load' })
@@ -244,11 +254,13 @@ export class WasmExecutor {
   }
 
   async #close(): Promise<void> {
+    const begun = performance.now()
     this.userStages?.stop()
     this.port.stop(this.#options.program.entries && new Ring(this.port.words, CONTROL.handoff + HANDOFF.published, 1, 1))
     await Promise.race([this.#served, delay(CLOSE_MS)])
     await this.#pool.destroy()
     await this.userStages?.close()
+    debug?.(`closed in ${msSince(begun)}`)
     // whoever still holds the closed engine shall not hold the weights
     this.#arenas = []
   }
@@ -259,14 +271,22 @@ export class WasmExecutor {
   }
 }
 
+async function mapPanels({ path, descriptor, maps }: MappedPanels, arenas: readonly WebAssembly.Memory[]): Promise<void> {
+  const begun = performance.now()
+  await mapFile(descriptor, arenas, maps)
+  debug?.(`${maps.length} ranges of ${path} mapped in ${msSince(begun)}`)
+}
+
 /** Starts the pool, which begins to load the weights. Throws `ERR_MEMORY`, `ERR_SIDECAR_STALE`. */
 export async function makeWasmExecutor(options: WasmExecutorOptions): Promise<WasmExecutor> {
   const { arenaBytes, panels } = options
   const kernels = await compileKernels()
   if (panels) checkPanelLayout(panels, kernels)
+  const begun = performance.now()
   const arenas = arenaBytes.map(createArena)
-  await adviseHugePages(arenas)
-  if (panels) await mapFile(panels.descriptor, arenas, panels.maps)
+  const isAdvised = await adviseHugePages(arenas)
+  debug?.(`${arenas.length} arenas reserved in ${msSince(begun)}, huge pages ${isAdvised ? 'asked for' : 'not to be had'}`)
+  if (panels) await mapPanels(panels, arenas)
   return new WasmExecutor(options, kernels, arenas)
 }
 

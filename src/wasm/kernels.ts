@@ -2,11 +2,12 @@
 import { readFileSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import { KERNEL_STATUS, type KernelExports } from '../abi/kernels.ts'
+import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import { packageFile } from '../package-root.ts'
 import { createArena, PAGE_BYTES } from '../ring/arena.ts'
 import { Bench, SELF_TEST, SELF_TEST_BYTES } from './self-test.ts'
-import { canTierUp, revectorizeFacts, whyNotRevectorized, withTierUp } from './v8-flags.ts'
+import { canTierUp, type RevectorizeFacts, revectorizeFacts, whyNotRevectorized, withTierUp } from './v8-flags.ts'
 
 /** Which build of the kernels runs: with plain SIMD, with relaxed SIMD, or that and sums of products of bytes in one instruction (`wasm/simd.h`). */
 export type KernelBuild = 'dot' | 'relaxed' | 'simd'
@@ -96,11 +97,26 @@ export async function prepare(
   return { module, notRevectorized }
 }
 
+const debug = debugLog('kernels')
+
 async function compile(wanted: KernelBuild | undefined): Promise<Kernels> {
   const facts = revectorizeFacts()
-  const build = wanted ?? (facts.cpuFlags?.has('avx_vnni') ? 'dot' : 'relaxed')
+  const hasDot = facts.cpuFlags?.has('avx_vnni') === true
+  const build = wanted ?? (hasDot ? 'dot' : 'relaxed')
+  const vnni = facts.cpuFlags ? `the processor has ${hasDot ? '' : 'no '}AVX-VNNI` : 'the system does not tell what the processor has'
+  debug?.(`trying build '${build}': ${wanted ? 'it was asked for' : vnni}; V8 ${facts.v8} on ${facts.arch}`)
+  const begun = performance.now()
+  const kernels = await compileBuild(build, wanted !== undefined, facts)
+  const { notRevectorized } = kernels
+  const vectors = notRevectorized === undefined ? '256-bit vectors, self-test passed' : `128-bit vectors: ${notRevectorized}`
+  debug?.(`build '${kernels.build}' ready in ${msSince(begun)}, ${vectors}`)
+  return kernels
+}
+
+/** `isWanted`: it, or an error; else the plain one where this V8 cannot run it. */
+async function compileBuild(build: KernelBuild, isWanted: boolean, facts: RevectorizeFacts): Promise<Kernels> {
   const relaxed = build === 'simd' ? undefined : readBuild(build)
-  if (relaxed && (wanted || WebAssembly.validate(relaxed))) return { build, ...(await prepare(relaxed, whyNotRevectorized(facts))) }
+  if (relaxed && (isWanted || WebAssembly.validate(relaxed))) return { build, ...(await prepare(relaxed, whyNotRevectorized(facts))) }
   return { build: 'simd', ...(await prepare(readBuild('simd'), 'the plain SIMD build is not meant for it')) }
 }
 

@@ -5,6 +5,7 @@
 import { readSync } from 'node:fs'
 import { CONTROL, LOADED_UNIT_BYTES } from '../abi/control.ts'
 import { KERNEL_STATUS } from '../abi/kernels.ts'
+import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import { ShardFiles } from '../gguf/shard-files.ts'
 import { toFloat32 } from '../gguf/vector.ts'
@@ -13,6 +14,8 @@ import type { FileRange } from '../native/map-file.ts'
 import type { WorkerArena, WorkerContext } from './context.ts'
 import { check } from './kernels.ts'
 import type { PanelFile, ServeTask } from './protocol.ts'
+
+const debug = debugLog('pool')
 
 function notFinite(load: Load): TandemError {
   return new TandemError(
@@ -57,7 +60,13 @@ export function loadWeights(
   shouldStop: () => boolean,
 ): void {
   const files = new ShardFiles(paths)
-  const loaded = (bytes: number): void => void Atomics.add(control, CONTROL.loaded, Math.ceil(bytes / LOADED_UNIT_BYTES))
+  const begun = performance.now()
+  let [pieces, total] = [0, 0]
+  const loaded = (bytes: number): void => {
+    pieces++
+    total += bytes
+    Atomics.add(control, CONTROL.loaded, Math.ceil(bytes / LOADED_UNIT_BYTES))
+  }
   try {
     while (!shouldStop()) {
       const next = Atomics.add(control, CONTROL.nextLoad, 1)
@@ -75,6 +84,7 @@ export function loadWeights(
       loaded(load.fileBytes)
     }
   } finally {
+    debug?.(`worker ${context.worker}: ${pieces} pieces, ${total} bytes loaded in ${msSince(begun)}`)
     files.close()
   }
 }

@@ -2,19 +2,26 @@
 import { expect, expectTypeOf, test } from 'vitest'
 import {
   type Answer,
+  type BatchLineMessage,
   type BatchSummary,
   definePipeline,
   type Delta,
   type EmbedOptions,
   type Engine,
   type ErrorCode,
+  type FailureMessage,
+  type Finish,
+  type GenerateMessage,
   loadModel,
+  type LoadMessage,
   type LoadOptions,
   type PipelineDefinition,
   type PipelineOptions,
+  type PreemptionMessage,
   type Score,
   type Session,
   type StageName,
+  type StepMessage,
   TandemError,
   type UserFunction,
   type UserStageOptions,
@@ -78,6 +85,15 @@ test('results carry the type that the program gives them', () => {
   const results = (engine: Engine): UserStageResults<Int32Array> => engine.userStage<Int32Array>('experts')
   expectTypeOf<UserStageResults<number>['collect']>().returns.resolves.toEqualTypeOf<UserStageResult<number>[]>()
   expectTypeOf<UserStageResults<number>>().toExtend<AsyncIterable<UserStageResult<number>>>()
+})
+
+test('messages of the diagnostics channels', () => {
+  expectTypeOf<GenerateMessage['finish']>().toEqualTypeOf<Finish | undefined>()
+  expectTypeOf<LoadMessage['path']>().toEqualTypeOf<string>()
+  expectTypeOf<FailureMessage['error']>().toEqualTypeOf<TandemError>()
+  expectTypeOf<keyof StepMessage>().toEqualTypeOf<'step' | 'tokens' | 'sequences' | 'outputs' | 'ms' | 'isDone'>()
+  expectTypeOf<keyof PreemptionMessage>().toEqualTypeOf<'tokens' | 'blocks' | 'preemptions'>()
+  expectTypeOf<keyof BatchLineMessage>().toEqualTypeOf<'line' | 'id' | 'finish' | 'error'>()
 })
 
 test('errors', () => {

@@ -11,6 +11,11 @@ const PROMISES: Readonly<Record<string, readonly RegExp[]>> = {
   'batch.ts': [/^20 of 20 answered$/m, /^What is 19 \+ 57\? 76$/m],
   'chat.ts': [/27 \+ 48\? 75 \(0 tokens/, /12\. 7 12 31 90 \((?!0 )\d+ tokens/, /backwards\. eseehc/],
   'custom-pipeline.ts': [/^[^e]+\na story without 'e'; its 120 tokens had a probability of 0\.\d\d on average$/],
+  'diagnostics.ts': [
+    /^loaded Tandem Pocket, \d+ bytes$/m,
+    /^Tandem Pocket: 10 tokens behind 18, then stop$/m,
+    /^48 tokens in \d+ steps, of up to 2 sequences/m,
+  ],
   'embeddings.ts': [/^1\.000 .*Sort 5 3 9\.\n.* 1\.000 /],
   'rerank.ts': [/^ +-0\.\d{3} {2}17\n/],
   'router-statistics.ts': [/^layer {2}max\/mean/, /^ {4}5 +1\.\d\d +\d+ {2}[▁-█]{16}$/m],
