@@ -68,8 +68,8 @@ export function checkKernels({
   platform,
 }: Pick<MachineDescription, 'kernels' | 'notRevectorized' | 'platform'>): Check[] {
   const build =
-    kernels === 'relaxed'
-      ? ok('kernels', 'relaxed SIMD')
+    kernels !== 'simd'
+      ? ok('kernels', kernels === 'dot' ? 'relaxed SIMD, for AVX-VNNI' : 'relaxed SIMD')
       : warn(
           'kernels',
           'plain SIMD: this V8 has no relaxed SIMD',

@@ -46,12 +46,21 @@ const COMMANDS: readonly Entry[] = [
 
 const version = (): string => (JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as { version: string }).version
 
-/** Commander's `error: what (Did you mean ...?)`, in the form that all errors have. */
-const usageLine = (message: string): string =>
-  `${message
+/** Where people put texts that belong behind an option. */
+const TEXT_OPTIONS: Readonly<Record<string, string>> = { generate: '--prompt', embed: '--text', tokenize: '--text' }
+
+/** Commander's `error: what (Did you mean ...?)`, in the form that all errors have; it knows misspelt options, and not cut off or misplaced ones. */
+function usageLine(message: string, command: Command | undefined): string {
+  const line = message
     .trim()
     .replace(/^error: /, 'error ERR_ARGUMENT: ')
-    .replaceAll(/\s*\n\s*/g, ' ')}\n`
+    .replaceAll(/\s*\n\s*/g, ' ')
+  const unknown = /unknown option '(--[\w-]+)'/.exec(line)
+  const meant = unknown && command?.options.find(({ long, hidden }) => !hidden && long?.startsWith(unknown[1]!))?.long
+  if (meant) return `error ERR_ARGUMENT: unknown option '${unknown[1]}' (Did you mean ${meant}?)\n`
+  const option = command && TEXT_OPTIONS[command.name()]
+  return `${line}${option && line.includes('too many arguments') ? ` A text belongs behind ${option}, in quotes.` : ''}\n`
+}
 
 /** The command that the arguments name: the global options have no values, so it is the first word. */
 function namedBy(argv: readonly string[]): string | undefined {
@@ -59,18 +68,42 @@ function namedBy(argv: readonly string[]): string | undefined {
   return words[0] === 'help' ? words[1] : words[0]
 }
 
+/** Help for a command that is not there is wrong usage: it is put so that commander says so. */
+export function withoutHelpOfNothing(argv: readonly string[]): readonly string[] {
+  const named = namedBy(argv)
+  const asksForHelp = argv.some((word) => word === 'help' || word === '-h' || word === '--help')
+  const isKnown = named === undefined || named === 'help' || COMMANDS.some(({ name }) => name === named)
+  return asksForHelp && !isKnown ? [named] : argv
+}
+
 /** Commander's program, with the options of the named command alone, as no other is looked at. */
 export async function buildProgram(io: Io, argv: readonly string[]): Promise<Command> {
+  const named = namedBy(argv)
   const program = new Command('tandem')
     .description('Mixture-of-Experts language models larger than your GPU, inside Node.')
     .version(version(), '-V, --version')
     .exitOverride()
-    .configureOutput({ outputError: (message, write) => write(usageLine(message)) })
+    .configureOutput({
+      outputError: (message, write) =>
+        write(
+          usageLine(
+            message,
+            program.commands.find((each) => each.name() === named),
+          ),
+        ),
+    })
     .addHelpText(
       'after',
-      '\ntandem COMMAND --help explains a command. Where [model] is left out, it is the small model that comes with the package.\n',
+      `
+tandem COMMAND --help explains a command. Where [model] is left out, it is the small model that comes with the package.
+
+Examples:
+  $ tandem generate --prompt "Tell me a story about a fox."
+  $ tandem doctor model.gguf                                what this machine can do, and which pipeline fits
+  $ tandem batch model.gguf in.jsonl -o out.jsonl           a file of prompts, resumable
+  $ tandem sweep model.gguf -c 8192 --ubatch 512            how fast it is
+`,
     )
-  const named = namedBy(argv)
   for (const { name, summary, load } of COMMANDS) {
     const command = program.command(name).description(summary)
     if (name !== named && named !== COMPLETION) continue

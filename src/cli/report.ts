@@ -1,9 +1,14 @@
 /** From an error to one line on stderr and an exit code. */
 import { CommanderError } from 'commander'
-import { TandemError } from '../errors.ts'
+import { type ErrorCode, TandemError } from '../errors.ts'
 
 /** How the library's options are called on the command line, where the two differ by more than `--` and hyphens. */
 const OPTION_NAMES: Readonly<Record<string, string>> = { contextTokens: '--context', output: '--output' }
+
+/** What a person can do at the command line, where the library's message does not say so. */
+const ADVICE: Partial<Record<ErrorCode, string>> = {
+  ERR_CONTEXT_OVERFLOW: '; --context makes it longer, up to what the model was trained for',
+}
 
 /** `topK: must be ...` becomes `--top-k: must be ...`. */
 function inOptionNames(message: string): string {
@@ -15,7 +20,7 @@ function inOptionNames(message: string): string {
 /** `error CODE: what, where, what to do`, on one line whatever a file's strings put into the message. */
 export function errorLine(error: unknown): string {
   const { code, message } = TandemError.from(error)
-  const text = code === 'ERR_ARGUMENT' ? inOptionNames(message) : message
+  const text = code === 'ERR_ARGUMENT' ? inOptionNames(message) : `${message}${ADVICE[code] ?? ''}`
   // oxlint-disable-next-line no-control-regex -- control characters are what must not get through
   return `error ${code}: ${text.replaceAll(/[\u0000-\u001F\u007F-\u009F]+/g, ' ').trim()}`
 }

@@ -2,11 +2,11 @@
 import { CommanderError } from 'commander'
 import type { Interruption } from './interruption.ts'
 import { Io } from './io.ts'
-import { buildProgram } from './program.ts'
+import { buildProgram, withoutHelpOfNothing } from './program.ts'
 import { exitCodeOf, reportError } from './report.ts'
 
 /** Sets the exit code and lets the process end by itself, so that everything written to a pipe arrives. */
-export async function main(argv: readonly string[], interruption: Interruption): Promise<void> {
+export async function main(args: readonly string[], interruption: Interruption): Promise<void> {
   process.on('uncaughtException', (error) => {
     reportError(error)
     process.exit(1)
@@ -14,6 +14,7 @@ export async function main(argv: readonly string[], interruption: Interruption):
   const io = new Io(interruption)
   let code = 0
   try {
+    const argv = withoutHelpOfNothing(args)
     const program = await buildProgram(io, argv)
     interruption.signal.throwIfAborted()
     await program.parseAsync(argv, { from: 'user' })

@@ -1,6 +1,7 @@
 /** Opens a GGUF model, whether it is one file, the shards of a split one, or a directory that holds either. */
-import { stat } from 'node:fs/promises'
-import { basename } from 'node:path'
+import type { Stats } from 'node:fs'
+import { readdir, stat } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
 import { TandemError } from '../errors.ts'
 import { MAX_TENSORS } from './limits.ts'
 import { quote } from './metadata.ts'
@@ -21,7 +22,7 @@ import type { ModelFile, TensorInfo } from './types.ts'
 export async function openModelFile(path: string, options: { readonly signal?: AbortSignal } = {}): Promise<ModelFile> {
   const { signal } = options
   if (signal?.aborted) throw new TandemError('ERR_ABORTED', `${path}: opening was aborted`)
-  const isDirectory = (await access(path, () => stat(path))).isDirectory()
+  const isDirectory = (await statModel(path)).isDirectory()
   const given = isDirectory ? await modelInDirectory(path) : path
   // One budget for all shards: limits are per model.
   const budget: Budget = { items: 0, stringBytes: 0 }
@@ -38,6 +39,23 @@ export async function openModelFile(path: string, options: { readonly signal?: A
   }
   checkTotal(files)
   return merge(files)
+}
+
+/** Names that a message has room for. */
+const SHOWN_NAMES = 3
+
+/** A path that is not there may be misspelt: the message says what is. */
+async function statModel(path: string): Promise<Stats> {
+  try {
+    return await access(path, () => stat(path))
+  } catch (error) {
+    const { cause, message } = TandemError.from(error)
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    const names = (await readdir(dirname(path)).catch(() => [])).filter((name) => name.endsWith('.gguf')).sort()
+    if (names.length === 0) throw error
+    const more = names.length > SHOWN_NAMES ? `, and ${names.length - SHOWN_NAMES} more` : ''
+    throw new TandemError('ERR_FILE_ACCESS', `${message}: its directory has ${names.slice(0, SHOWN_NAMES).join(', ')}${more}`, { cause })
+  }
 }
 
 async function readShard(path: string, index: number, count: number, budget: Budget, signal?: AbortSignal): Promise<GgufFile> {

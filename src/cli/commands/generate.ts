@@ -1,4 +1,5 @@
 /** `tandem generate`: a prompt in, text out as it comes. */
+import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { Engine } from '../../engine/engine.ts'
 import type { Finish, GenerateOptions } from '../../engine/generate.ts'
@@ -8,6 +9,7 @@ import { isPiped, readStdin } from '../input.ts'
 import type { Io } from '../io.ts'
 import { addProfileOption, profileText } from '../profile.ts'
 import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
+import { quoted } from '../text.ts'
 import { watchedAnswer } from '../watched-answer.ts'
 
 interface Flags extends EngineFlags, SamplingFlags {
@@ -48,7 +50,10 @@ async function givenPrompt(model: string | undefined, flags: Flags, io: Io): Pro
 }
 
 function firstPrompt(model: string | undefined, io: Io): string {
-  if (model !== undefined) throw new TandemError('ERR_ARGUMENT', 'there is no prompt: pass --prompt "...", or pipe a text to stdin')
+  if (model !== undefined) {
+    const what = existsSync(model) ? 'there is no prompt' : `there is no prompt, and no model ${quoted(model)}`
+    throw new TandemError('ERR_ARGUMENT', `${what}: pass --prompt "...", or pipe a text to stdin`)
+  }
   io.talk(`no --prompt, so the bundled model is asked: ${FIRST_PROMPT}`)
   return FIRST_PROMPT
 }

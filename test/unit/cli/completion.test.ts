@@ -38,6 +38,7 @@ describe.skipIf(!isThere('bash'))('bash completes', () => {
     ['models, with blanks in their names', ['tandem', 'generate', ''], ['model one.gguf']],
     ['several values of an option', ['tandem', 'sweep', '--compare', 'a', 'no'], ['notes.txt']],
     ['commands after help', ['tandem', 'help', 'sy'], ['synth']],
+    ['choices of the embeddings', ['tandem', 'embed', '--pooling', ''], ['mean', 'last']],
     ['shells', ['tandem', 'completion', ''], ['bash', 'zsh', 'fish']],
     ['nothing where a number is wanted', ['tandem', 'generate', '--seed', ''], []],
   ])('%s', (_, words, expected) => {
@@ -59,4 +60,10 @@ test.each(['bash', 'zsh', 'fish'] as const)(
 test('another shell is wrong usage', async () => {
   const { code, stderr } = await cli(['completion', 'tcsh'])
   expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining('Allowed choices are bash, zsh, fish') as string })
+})
+
+test('without a name it is the shell that runs, if it is one of ours', async () => {
+  expect((await cli(['completion'], { env: { SHELL: '/usr/bin/fish' } })).stdout).toBe(scripts.fish)
+  const { code, stderr } = await cli(['completion'], { env: { SHELL: '/bin/tcsh' } })
+  expect({ code, stderr }).toEqual({ code: 2, stderr: 'error ERR_ARGUMENT: there is no shell: name one of bash, zsh, fish\n' })
 })

@@ -33,6 +33,7 @@ describe('what is well, what could be better, what is broken:', () => {
   test('kernels', () => {
     const found = { kernels: 'relaxed', notRevectorized: null, platform: 'linux-x64' } as const
     expect(checkKernels(found).map(statusOf)).toEqual(['ok', 'ok'])
+    expect(checkKernels({ ...found, kernels: 'dot' })[0]).toMatchObject({ status: 'ok', text: 'relaxed SIMD, for AVX-VNNI' })
     expect(checkKernels({ ...found, kernels: 'simd', notRevectorized: 'no' }).map(statusOf)).toEqual(['warn', 'warn'])
     expect(checkKernels({ ...found, notRevectorized: 'needs x64', platform: 'darwin-arm64' }).map(statusOf)).toEqual(['ok', 'ok'])
   })

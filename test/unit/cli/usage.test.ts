@@ -26,6 +26,11 @@ describe.concurrent('wrong usage is exit 2, one line on stderr and nothing on st
     ['an unknown option', ['generate', '--promt', 'x'], "unknown option '--promt' (Did you mean --prompt?)"],
     ['an unknown global option', ['--hlep'], "unknown option '--hlep' (Did you mean --help?)"],
     ['a misspelt command with options', ['swep', '--json'], "unknown command 'swep' (Did you mean sweep?)"],
+    ['an option cut short', ['generate', '--temp', '1'], "unknown option '--temp' (Did you mean --temperature?)"],
+    ['help for an unknown command', ['help', 'genrate'], "unknown command 'genrate' (Did you mean generate?)"],
+    ['an unknown command’s help', ['genrate', '--help'], "unknown command 'genrate' (Did you mean generate?)"],
+    ['a prompt in the place of a model', ['generate', 'Hello you'], 'there is no prompt, and no model "Hello you"'],
+    ['a prompt behind a model', ['generate', 'models', 'Hello you'], 'A text belongs behind --prompt, in quotes.'],
     ['a missing value', ['generate', '--prompt'], "option '-p, --prompt <text>' argument missing"],
     ['a value that is no number', ['generate', '-p', 'x', '--top-k', 'many'], "'many' is invalid"],
     ['a value out of range', ['generate', '-p', 'x', '--top-p', '7'], '--top-p: must be above 0 up to 1, not 7'],
@@ -60,12 +65,22 @@ test('help and version go to stdout', async () => {
     stdout: COMMANDS,
     stderr: '',
   })
+  expect(help.stdout).toMatch(/Examples:\n {2}\$ tandem generate --prompt/)
   const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string }
   expect(await cli(['--version'])).toEqual({ code: 0, stdout: `${version}\n`, stderr: '' })
 })
 
-test.each(COMMANDS)('%s --help has an example', async (name) => {
+test('a prompt that is too long is told what makes room', async () => {
+  const { code, stderr } = await cli(['generate', '-p', 'x '.repeat(100), '--context', '32'])
+  expect({ code, stderr }).toEqual({
+    code: 1,
+    stderr: expect.stringMatching(/^error ERR_CONTEXT_OVERFLOW: .*; --context makes it longer/) as string,
+  })
+})
+
+test.each(COMMANDS)('%s --help has an example, and every command may be quiet', async (name) => {
   const { code, stdout } = await cli([name, '--help'])
   expect(code).toBe(0)
+  expect(stdout).toMatch(/^ +-q, --quiet /m)
   expect(stdout).toMatch(new RegExp(`Examples?:\n  \\$ (source <\\()?tandem ${name}\\b`))
 })

@@ -134,6 +134,18 @@ test('a path that is no readable file is an access error', async () => {
   })
 })
 
+test('where a model is not, the message says which are', async () => {
+  const inner = join(directory.path, 'misspelt')
+  await mkdir(inner)
+  const message = async (): Promise<string> => openModelFile(join(inner, 'modle.gguf')).then(String, (error: Error) => error.message)
+  expect(await message()).toMatch(/modle\.gguf: no such file or directory; check the path$/)
+  await directory.write('misspelt/notes.txt', Buffer.from('not a model'))
+  await directory.write('misspelt/model.gguf', Buffer.from('x'))
+  expect(await message()).toMatch(/check the path: its directory has model\.gguf$/)
+  for (let shard = 1; shard <= 4; shard++) await directory.write(`misspelt/shard-${shard}.gguf`, Buffer.from('x'))
+  expect(await message()).toMatch(/its directory has model\.gguf, shard-1\.gguf, shard-2\.gguf, and 2 more$/)
+})
+
 test('an aborted signal stops the opening', async () => {
   const path = await directory.write('abort.gguf', encodeGguf(tinyGlm4moe()))
   await expect(openModelFile(path, { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ERR_ABORTED' })
