@@ -77,6 +77,7 @@ static int see_slot(const tcu_engine &e, const tcu_slot &host, tcu_slot &slot) {
     return device_address(e, address, bytes, what, (void **)&device);
   };
   slot.entry = host.entry;
+  slot.holds = host.holds;
   CHECK(see(host.normed, 16, tokens * hidden * 4, "slot.normed", slot.normed));
   CHECK(see(host.q8x32, 4, tokens * (hidden / 32) * 40, "slot.q8x32", slot.q8x32));
   CHECK(see(host.q8x256, 4, tokens * (hidden / 256) * 324, "slot.q8x256", slot.q8x256));
@@ -148,6 +149,7 @@ int tcu_attach(tcu_engine *e, const tcu_host *host) {
   CHECK(see(host->finished, 4, seen.finished));
   CHECK(see(host->status, 4, seen.status));
   CHECK(see(host->logits, outputs * (uint64_t)e->shape.vocabulary * 4, seen.logits));
+  CHECK(see(host->hidden, outputs * (uint64_t)e->shape.hidden * 4, seen.hidden));
   CHECK(see(host->top_ids, top, seen.top_ids));
   CHECK(see(host->top_logits, top, seen.top_logits));
   CHECK(see(host->marks, (uint64_t)host->mark_count * 8, seen.marks));

@@ -156,6 +156,8 @@ int await_routed(tcu_engine &e);
 int join_marks(tcu_engine &e);
 /* combine.cu: e.b.x += routed (null: none) + shared (null: none), f32[tokens, hidden] each. */
 int combine(tcu_engine &e, const float *routed, const float *shared);
+/* rows.cu: 4-byte words from one place to another, host memory as the device sees it included. */
+int copy_words(tcu_engine &e, void *to, const void *from, int64_t count);
 /* step.cu: TCU_ABSENT when the library has no code for the device; whether that code knows how to begin early (launch.cuh). */
 int check_code(int device, bool &starts_early);
 

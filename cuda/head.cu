@@ -1,4 +1,4 @@
-/* Logits of the output tokens, and the best of each row. */
+/* Logits of the output tokens, the best of each row, and the rows that the head multiplied. */
 #include "engine.cuh"
 #include "order.cuh"
 
@@ -71,15 +71,19 @@ static int tell_top(tcu_engine &e, int rows) {
   return TCU_OK;
 }
 
-int tcu_head(tcu_engine *e, int32_t want_logits) {
+int tcu_head(tcu_engine *e, int32_t results) {
   CHECK(enter_step(e));
   if (!e->has_model) return failed(TCU_ARGUMENT, "tcu_head: no model is bound");
   const tcu_matrix &head = e->model.head;
   const int rows = e->step.output_count, hidden = e->shape.hidden, vocabulary = e->shape.vocabulary;
+  const bool want_logits = results & TCU_LOGITS, want_hidden = results & TCU_HIDDEN;
   if (!head.address || (want_logits && !e->host.logits)) return failed(TCU_ARGUMENT, "tcu_head: no head is bound, or nowhere to put the logits");
+  if (want_hidden && !e->host.hidden) return failed(TCU_ARGUMENT, "tcu_head: nowhere to put the hidden rows");
   if (rows == 0) return TCU_OK;
   const float *norm = (const float *)e->model.output_norm;
-  CHECK(norm_and_quantize(*e, e->b.normed, form_of(head.format), e->b.x, norm, e->b.step.outputs, hidden, rows));
+  const int forms = form_of(head.format) | (want_hidden ? FORM_ROWS : 0);
+  CHECK(norm_and_quantize(*e, e->b.normed, forms, e->b.x, norm, e->b.step.outputs, hidden, rows));
+  if (want_hidden) CHECK(copy_words(*e, e->host.hidden, e->b.normed.rows, (int64_t)rows * hidden));
   /* logits that nobody looks at on the device go to the host as they come: a copy behind the product would take longer */
   const bool straight = want_logits && e->shape.top == 0 && rows <= DECODE_TOKENS;
   CHECK(matmul(*e, head, e->b.normed, straight ? e->host.logits : e->b.logits, vocabulary, MATMUL_STORE, nullptr, rows));

@@ -49,7 +49,7 @@ int tcu_router(tcu_engine *e, int32_t layer) {
   CHECK(norm_and_quantize(*e, e->b.normed, l.shared_forms, e->b.x, (const float *)w.ffn_norm, nullptr, s.hidden, tokens));
   CHECK(matmul(*e, w.router, e->b.normed, e->b.router_logits, s.experts, MATMUL_STORE, nullptr, tokens));
   /* for few tokens a launch of its own would take longer than what it does: the kernel that fills the slot tells the pool as well */
-  const bool publishes = l.has_slot && tokens <= DECODE_TOKENS;
+  const bool publishes = l.has_slot && !l.slot.holds && tokens <= DECODE_TOKENS;
   CHECK(route(*e, l, publishes));
   e->published_layer = publishes ? layer : -1;
   return TCU_OK;

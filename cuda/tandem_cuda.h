@@ -14,6 +14,9 @@
  *                  tcu_router [tcu_publish], tcu_shared_experts, tcu_routed_experts or tcu_await_routed, tcu_combine
  *              tcu_head, tcu_end_step
  *
+ * A step may come in parts, between which somebody else looks at what it works on, or changes it: each part begins with tcu_begin_step of the same
+ * record and ends with tcu_end_step, and what was computed stays. tcu_read_rows stands at a part's end, tcu_write_rows at the beginning of the next.
+ *
  * Everything between tcu_begin_step and the end of tcu_end_step may be captured once as a graph and launched for every later step with the same
  * `tcu_step` numbers. Letters, always in this order: tokens, heads, rows (outputs), columns (inputs); `f32[tokens, columns]` is row-major.
  * Quantisation, activation formats and results are those of `wasm/kernels.h`: activations meet a quantised weight as 8-bit records, sums are f32.
@@ -25,7 +28,7 @@
 extern "C" {
 #endif
 
-enum { TCU_ABI_VERSION = 1 };
+enum { TCU_ABI_VERSION = 2 };
 
 typedef enum tcu_status {
   TCU_OK = 0,
@@ -39,6 +42,21 @@ typedef enum tcu_status {
   TCU_TIMEOUT = 8,   /* a deadline passed: a hand-off that never came, or a device that never answered */
   TCU_POISONED = 9,  /* the poison word was set by someone else */
 } tcu_status;
+
+/* What tcu_head leaves in host memory, as bits. */
+typedef enum tcu_results {
+  TCU_LOGITS = 1,
+  TCU_HIDDEN = 2,
+} tcu_results;
+
+/* What a step works on, a row for each of its tokens. */
+typedef enum tcu_rows {
+  TCU_X = 0,              /* f32[tokens, hidden]: the residual stream */
+  TCU_SHARED = 1,         /* f32[tokens, hidden]: what the shared experts gave */
+  TCU_ROUTED = 2,         /* f32[tokens, hidden]: what the routed experts on the device gave */
+  TCU_EXPERT_IDS = 3,     /* i32[tokens, experts_used]; they can be read alone */
+  TCU_EXPERT_WEIGHTS = 4, /* f32[tokens, experts_used] */
+} tcu_rows;
 
 typedef struct tcu_engine tcu_engine;
 typedef struct tcu_graph tcu_graph;
@@ -120,6 +138,7 @@ typedef struct tcu_slot {
   float *expert_weights;
   const float *routed;  /* f32[tokens, hidden]: what the pool answers, weighted and summed */
   int32_t entry;        /* told with every hand-off: which entry of the pool's program to run */
+  int32_t holds;        /* 1: nobody but tcu_publish tells the pool, because the slot may be changed before */
 } tcu_slot;
 
 /* Words and results in host memory, registered before tcu_attach. All words count up and wrap; each is written by one side alone. */
@@ -130,6 +149,7 @@ typedef struct tcu_host {
   int32_t *finished;       /* device: steps finished; everything the step wrote to host memory is there before */
   int32_t *status;         /* device: tcu_status of the first failure inside a step, 0 while there is none; written before `finished` */
   float *logits;           /* f32[outputs, vocabulary] */
+  float *hidden;           /* f32[outputs, hidden]: what the head multiplies, after the last norm; null: TCU_HIDDEN is never asked for */
   int32_t *top_ids;        /* i32[outputs, top]: the tokens with the highest logits, best first, ties to the lower id; null when top is 0 */
   float *top_logits;       /* f32[outputs, top]; null when top is 0 */
   uint64_t *marks;         /* tcu_mark writes here */
@@ -175,7 +195,7 @@ int tcu_bind_model(tcu_engine *engine, const tcu_model *model);
 /* `slot`: where the layer's routed experts are handed to the pool; null when they are on the device, or when it has none. */
 int tcu_bind_layer(tcu_engine *engine, int32_t layer, const tcu_layer *weights, const tcu_slot *slot);
 
-/* Takes over a step's record. Not part of a graph. */
+/* Takes over the record of a step, or of its next part. Not part of a graph. */
 int tcu_begin_step(tcu_engine *engine, const tcu_step *step);
 int tcu_embed(tcu_engine *engine);
 /* x += output(attention(norm x)) */
@@ -184,7 +204,10 @@ int tcu_attention(tcu_engine *engine, int32_t layer);
 int tcu_dense_ffn(tcu_engine *engine, int32_t layer);
 /* normed = norm x with its records; every token's expert ids and weights. With a slot they are written there too. */
 int tcu_router(tcu_engine *engine, int32_t layer);
-/* Tells the pool that the slot is written. For few tokens tcu_router may have told it already, in the same kernel; then this does nothing. */
+/*
+ * Tells the pool that the slot is written. For few tokens tcu_router may have told it already, in the same kernel, unless the slot `holds`; then this
+ * does nothing.
+ */
 int tcu_publish(tcu_engine *engine, int32_t layer);
 /* shared = shared expert of normed */
 int tcu_shared_experts(tcu_engine *engine, int32_t layer);
@@ -194,8 +217,12 @@ int tcu_routed_experts(tcu_engine *engine, int32_t layer);
 int tcu_await_routed(tcu_engine *engine, int32_t layer);
 /* x += routed + shared */
 int tcu_combine(tcu_engine *engine, int32_t layer);
-/* logits, and the best of each row when the shape has `top`; both to host memory. `want_logits` 0: only the best. */
-int tcu_head(tcu_engine *engine, int32_t want_logits);
+/* logits, and the best of each row when the shape has `top`. `results`: which of `tcu_results` go to host memory beside the best. */
+int tcu_head(tcu_engine *engine, int32_t results);
+/* Copies the step's rows to registered host memory, back to back. `rows`: a `tcu_rows`. */
+int tcu_read_rows(tcu_engine *engine, int32_t rows, void *host);
+/* Copies the step's rows from there. */
+int tcu_write_rows(tcu_engine *engine, int32_t rows, const void *host);
 /* Counts `finished` up once everything before is done. */
 int tcu_end_step(tcu_engine *engine);
 /* Writes the device's clock, ns, to marks[index] once everything before is done; it is there when the step has ended. Nothing waits for it but that. */

@@ -1,6 +1,6 @@
 /** Everything on the WASM pool, and an observer behind every router that counts how often each expert was chosen. */
 import { definePipeline } from '../src/pipeline/define.ts'
-import type { UserStageContext, UserStageView } from '../src/pipeline/user-stage.ts'
+import type { UserStageContext, UserStageOptions, UserStageView } from '../src/pipeline/user-stage.ts'
 
 /** The observer: i32[experts], how many of the step's tokens chose each expert of the layer. */
 export function countExperts({ expertIds }: UserStageView<'after router'>, { shape }: UserStageContext): Int32Array {
@@ -33,9 +33,9 @@ export function expertUse(results: readonly { readonly layer: number | undefined
   })
 }
 
-export default definePipeline({
-  name: 'router-statistics',
-  executor: 'wasm',
-  // nothing may be left out of a count, and counting is quicker than computing
-  userStages: [{ name: 'experts', after: 'router', module: import.meta.url, export: 'countExperts', whenFull: 'wait' }],
-})
+/** The user stage, for any pipeline. Nothing may be left out of a count, and counting is quicker than computing. */
+export const userStages: readonly UserStageOptions[] = [
+  { name: 'experts', after: 'router', module: import.meta.url, export: 'countExperts', whenFull: 'wait' },
+]
+
+export default definePipeline({ name: 'router-statistics', executor: 'wasm', userStages })

@@ -8,8 +8,8 @@ import { parseSync } from 'oxc-parser'
 const BASE = ['abi', 'errors']
 const FILE = [...BASE, 'ring', 'gguf']
 const PLAN = [...FILE, 'model', 'placement', 'pipeline']
-const EXECUTOR = [...FILE, 'diagnostics', 'trace', 'package-root', 'native']
-const ENGINE = [...PLAN, 'diagnostics', 'trace', 'package-root', 'sampling', 'text', 'wasm', 'cuda', 'native', 'sidecar']
+const EXECUTOR = [...FILE, 'diagnostics', 'trace', 'package-root', 'native', 'user-stages']
+const ENGINE = [...PLAN, 'diagnostics', 'trace', 'package-root', 'sampling', 'text', 'user-stages', 'wasm', 'cuda', 'native', 'sidecar']
 const LIBRARY = [...ENGINE, 'engine', 'pipelines']
 
 /** `values`: may be imported; `types`: only as types (plain data crosses there, never code). */
@@ -28,6 +28,7 @@ const MAY_IMPORT = {
   model: { values: FILE },
   placement: { values: [...FILE, 'model'] },
   pipeline: { values: [...FILE, 'model', 'placement', 'pipelines'] },
+  'user-stages': { values: [...BASE, 'ring'], types: ['pipeline'] },
   wasm: { values: EXECUTOR, types: ['placement', 'pipeline'] },
   cuda: { values: EXECUTOR, types: ['placement', 'pipeline'] },
   sidecar: { values: [...FILE, 'model', 'placement', 'wasm', 'native'] },

@@ -38,7 +38,7 @@ export type {
   UserStageView,
   ViewArrays,
 } from './pipeline/user-stage.ts'
-export type { UserStageResult, UserStageResults } from './wasm/user-stages/results.ts'
+export type { UserStageResult, UserStageResults } from './user-stages/results.ts'
 export { EXECUTORS, STAGES } from './placement/stages.ts'
 export type { ExecutorName, Override, PipelineDefinition, StageName, StagePlacement, UserStage } from './placement/stages.ts'
 export type { LimitOptions } from './placement/limits.ts'

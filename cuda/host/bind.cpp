@@ -15,6 +15,7 @@ int tcu_attach(tcu_engine *e, const tcu_host *host) {
   CHECK(check_registered(*e, h.finished, 4, "finished"));
   CHECK(check_registered(*e, h.status, 4, "status"));
   CHECK(check_registered(*e, h.logits, outputs * (uint64_t)e->shape.vocabulary * 4, "logits"));
+  CHECK(check_registered(*e, h.hidden, outputs * (uint64_t)e->shape.hidden * 4, "hidden"));
   if (best > 0) {
     CHECK(check_registered(*e, h.top_ids, best, "top_ids"));
     CHECK(check_registered(*e, h.top_logits, best, "top_logits"));

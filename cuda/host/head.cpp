@@ -1,4 +1,4 @@
-/* The step's beginning and end: rows of the embedding, and logits with the best of each row. */
+/* The step's beginning and end: rows of the embedding, and logits with the best of each row and what they were made of. */
 #include <math.h>
 #include <string.h>
 #include <algorithm>
@@ -26,7 +26,7 @@ static void find_best(int32_t *ids, float *values, const float *logits, int voca
   }
 }
 
-static int run_head(const tcu_engine &e, const tcu_model &model, int outputs, bool want_logits) {
+static int run_head(const tcu_engine &e, const tcu_model &model, int outputs, int results) {
   const tcu_shape &s = e.shape;
   for (int i = 0; i < outputs; i++) {
     const float *x = e.b.x + (size_t)e.b.step.outputs[i] * (size_t)s.hidden;
@@ -38,13 +38,15 @@ static int run_head(const tcu_engine &e, const tcu_model &model, int outputs, bo
     const float *logits = e.b.logits + (size_t)i * (size_t)s.vocabulary;
     find_best(e.host.top_ids + (size_t)i * (size_t)s.top, e.host.top_logits + (size_t)i * (size_t)s.top, logits, s.vocabulary, s.top);
   }
-  if (want_logits) memcpy(e.host.logits, e.b.logits, (size_t)outputs * (size_t)s.vocabulary * sizeof(float));
+  if (results & TCU_HIDDEN) memcpy(e.host.hidden, e.b.normed.rows, (size_t)outputs * (size_t)s.hidden * sizeof(float));
+  if (results & TCU_LOGITS) memcpy(e.host.logits, e.b.logits, (size_t)outputs * (size_t)s.vocabulary * sizeof(float));
   return TCU_OK;
 }
 
-int tcu_head(tcu_engine *e, int32_t want_logits) {
+int tcu_head(tcu_engine *e, int32_t results) {
   CHECK(enter_step(e));
   if (!e->has_model || !has_matrix(e->model.head)) return failed(TCU_ARGUMENT, "tcu_head: there is no head here");
-  queue_stage(*e, "head", [e, model = e->model, outputs = e->step.output_count, want_logits] { return run_head(*e, model, outputs, want_logits != 0); });
+  if ((results & TCU_HIDDEN) && !e->host.hidden) return failed(TCU_ARGUMENT, "tcu_head: nowhere to put the hidden rows");
+  queue_stage(*e, "head", [e, model = e->model, outputs = e->step.output_count, results] { return run_head(*e, model, outputs, results); });
   return TCU_OK;
 }

@@ -4,7 +4,7 @@
  */
 
 /** The version of the boundary that `tcu_abi_version` must answer. */
-export const CUDA_ABI_VERSION = 1
+export const CUDA_ABI_VERSION = 2
 
 /** What every function returns. */
 export const CUDA_STATUS = {
@@ -19,6 +19,12 @@ export const CUDA_STATUS = {
   timeout: 8,
   poisoned: 9,
 } as const
+
+/** What the head leaves in host memory, as bits. */
+export const CUDA_RESULTS = { logits: 1, hidden: 2 } as const
+
+/** What a step works on, a row for each of its tokens: `tcu_read_rows`, `tcu_write_rows`. */
+export const CUDA_ROWS = { x: 0, shared: 1, routed: 2, expertIds: 3, expertWeights: 4 } as const
 
 /** A struct of the boundary. */
 export type CudaStructName = 'device' | 'shape' | 'matrix' | 'ffn' | 'layer' | 'model' | 'slot' | 'host' | 'step'
@@ -111,6 +117,7 @@ export const CUDA_STRUCTS = {
     ['expertWeights', 'pointer'],
     ['routed', 'pointer'],
     ['entry', 'i32'],
+    ['holds', 'i32'],
   ],
   host: [
     ['poison', 'pointer'],
@@ -119,6 +126,7 @@ export const CUDA_STRUCTS = {
     ['finished', 'pointer'],
     ['status', 'pointer'],
     ['logits', 'pointer'],
+    ['hidden', 'pointer'],
     ['topIds', 'pointer'],
     ['topLogits', 'pointer'],
     ['marks', 'pointer'],
@@ -192,7 +200,9 @@ export const CUDA_FUNCTIONS = {
   tcu_routed_experts: [engine, layer],
   tcu_await_routed: [engine, layer],
   tcu_combine: [engine, layer],
-  tcu_head: [engine, ['wantLogits', 'i32', 'in']],
+  tcu_head: [engine, ['results', 'i32', 'in']],
+  tcu_read_rows: [engine, ['rows', 'i32', 'in'], ['host', 'pointer', 'in']],
+  tcu_write_rows: [engine, ['rows', 'i32', 'in'], ['host', 'pointer', 'in']],
   tcu_end_step: [engine],
   tcu_mark: [engine, ['index', 'i32', 'in']],
 

@@ -42,6 +42,7 @@ function wasmRow(call: StageCall): StageRow {
 /** The weight matrices of a call on the GPU, all experts. */
 function deviceMatrices(cuda: CudaPlan, { stage, layer: index }: CudaCall): readonly DeviceMatrix[] {
   const ffn = (each: DeviceFeedForward | undefined): DeviceMatrix[] => (each ? [each.gate, each.up, each.down] : [])
+  if (stage === 'user') return []
   if (stage === 'embed') return [cuda.embedding]
   if (stage === 'head') return [cuda.head]
   const layer = cuda.layers[index]!

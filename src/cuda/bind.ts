@@ -70,8 +70,8 @@ export function modelStruct({ embedding, outputNorm, head }: CudaPlan, regions: 
   }
 }
 
-/** Where a layer meets the pool. `base`: address of the hand-off's arena. */
-export function slotStruct({ entry, activations }: Handoff, at: ArenaLayout, base: number): CudaStruct<'slot'> {
+/** Where a layer meets the pool. `base`: address of the hand-off's arena; `isHeld`: whether it may be changed before the pool is told. */
+export function slotStruct({ entry, activations }: Handoff, at: ArenaLayout, base: number, isHeld: boolean): CudaStruct<'slot'> {
   const wanted = (activation: Activation, offset: number): number | null => (activations.includes(activation) ? base + offset : null)
   return {
     normed: wanted('f32', at.normed),
@@ -81,5 +81,6 @@ export function slotStruct({ entry, activations }: Handoff, at: ArenaLayout, bas
     expertWeights: base + at.expertWeights,
     routed: base + at.routed,
     entry,
+    holds: isHeld ? 1 : 0,
   }
 }

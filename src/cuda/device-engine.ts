@@ -8,13 +8,16 @@ import { TandemError } from '../errors.ts'
 import { arenaBuffer } from '../ring/arena.ts'
 import { isPoisoned, poison } from '../ring/poison.ts'
 import { Ring } from '../ring/ring.ts'
+import { userCallers } from '../user-stages/callers.ts'
 import { layerStruct, modelStruct, type Regions, shapeStruct, slotStruct } from './bind.ts'
 import type { CudaFunctions, CudaLibrary, Handle } from './library.ts'
 import type { CudaStats, CudaTask } from './protocol.ts'
-import { markCount, resultsLayout } from './results.ts'
+import { heldLayers, partsOf } from './parts.ts'
+import { markCount } from './results.ts'
 import { StepRunner } from './run-step.ts'
 import { StepTracer } from './step-tracer.ts'
 import { uploadWeights } from './upload.ts'
+import { UserCalls } from './user-calls.ts'
 
 /** The unit in which memory is registered. */
 const OS_PAGE_BYTES = 4096
@@ -96,7 +99,8 @@ export class DeviceEngine {
   #bind(): void {
     const { plan, program, arena, trace } = this.#task
     const marks = markCount(program, trace !== undefined)
-    const at = resultsLayout(plan.shape, marks)
+    const held = heldLayers(program)
+    const { results: at } = program
     const word = (index: number): number => this.#control + index * 4
     this.#tcu.tcu_attach(this.handle, {
       poison: word(CONTROL.poison),
@@ -105,47 +109,64 @@ export class DeviceEngine {
       finished: word(CONTROL.handoff + HANDOFF.finished),
       status: word(CONTROL.handoff + HANDOFF.status),
       logits: this.#results + at.logits,
+      hidden: this.#results + at.hidden,
       topIds: this.#results + at.topIds,
       topLogits: this.#results + at.topLogits,
-      marks: marks > 0 ? this.#results + at.marks : null,
+      marks: marks > 0 ? this.#results + at.end : null,
       markCount: marks,
     })
     this.#tcu.tcu_bind_model(this.handle, modelStruct(plan, this.#regions))
     plan.layers.forEach((layer, index) => {
       const { handoff } = layer
-      const slot = handoff && arena ? slotStruct(handoff, arena, this.#arenas[handoff.arena]!) : null
+      const slot = handoff && arena ? slotStruct(handoff, arena, this.#arenas[handoff.arena]!, held.has(index)) : null
       this.#tcu.tcu_bind_layer(this.handle, index, layerStruct(layer, this.#regions), slot)
     })
   }
 
   #tracer(): StepTracer | undefined {
-    const { trace, plan, program, results } = this.#task
+    const { trace, program, results } = this.#task
     if (!trace) return undefined
-    const count = markCount(program, true)
-    const marks = new BigUint64Array(arenaBuffer(results), resultsLayout(plan.shape, count).marks, count)
+    const marks = new BigUint64Array(arenaBuffer(results), program.results.end, markCount(program, true))
     return new StepTracer({ tcu: this.#tcu, engine: this.handle, marks, trace })
   }
 
-  /** Takes step after step from the ring until the engine stops it. Whatever it throws, everyone else has been poisoned. */
-  serve(): CudaStats {
-    const { program, ringDepth, slots, slotBytes, spins, deadlineMs } = this.#task
-    const ring = new Ring(this.#words, CONTROL.ring, ringDepth, 1)
-    const runner = new StepRunner({
+  /** What the functions of user stages are called with, where the program has any. */
+  async #userCalls(): Promise<UserCalls | undefined> {
+    const { program, userStages, results, arenas } = this.#task
+    if (!program.user || !userStages) return undefined
+    const bytes = (memory: WebAssembly.Memory) => new Uint8Array(arenaBuffer(memory))
+    const callers = await userCallers(program.user, userStages, this.#task)
+    return new UserCalls({ program: program.user, callers, results: bytes(results), arenas: arenas.map(bytes) })
+  }
+
+  async #runner(): Promise<StepRunner> {
+    const { plan, program, arena, spins, deadlineMs } = this.#task
+    return new StepRunner({
       tcu: this.#tcu,
       engine: this.handle,
       program,
+      partsOf: (tokens) => partsOf(program, plan.layers, arena, tokens),
+      userCalls: await this.#userCalls(),
       words: this.#words,
       address: this.#control,
+      results: this.#results,
       spins,
       deadlineMs,
       tracer: this.#tracer(),
     })
+  }
+
+  /** Takes step after step from the ring until the engine stops it. Whatever it throws, everyone else has been poisoned. */
+  async serve(): Promise<CudaStats> {
+    const { ringDepth, slots, slotBytes, spins } = this.#task
+    const ring = new Ring(this.#words, CONTROL.ring, ringDepth, 1)
     try {
+      const runner = await this.#runner()
       for (let sequence = 1; ; sequence = (sequence + 1) | 0) {
         ring.claim(sequence, { spins, deadlineMs: Infinity, what: 'the next step' })
         // To stop, the engine publishes one more slot: its contents do not matter.
         if (Atomics.load(this.#words, CONTROL.stop) !== 0) return runner.stats
-        runner.run(slots + ring.slotOf(sequence) * slotBytes)
+        runner.run(slots + ring.slotOf(sequence) * slotBytes, sequence)
         ring.release(sequence)
       }
     } catch (cause) {

@@ -13,9 +13,11 @@ import type { CudaProgram } from '../pipeline/program.ts'
 import type { DeviceLoad } from '../placement/device-loads.ts'
 import type { ArenaLayout, CudaPlan } from '../placement/types.ts'
 import type { StepPort } from '../ring/step-port.ts'
+import { arenaBuffer } from '../ring/arena.ts'
 import { delay } from '../ring/wait.ts'
 import { Timeline } from '../trace/timeline.ts'
 import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
+import { UserStageHost } from '../user-stages/host.ts'
 import type { Handle } from './library.ts'
 import { type CudaStats, type CudaTask, WORKER_ENTRIES } from './protocol.ts'
 import { LOADED_WORD, markCount, Results } from './results.ts'
@@ -52,6 +54,9 @@ export interface CudaExecutorOptions {
  */
 const SPINS = 20_000
 
+/** The same for the steerers' thread, which is called at once or after a token: about 100 us. */
+const STEERER_SPINS = 1000
+
 const PROGRESS_MS = 50
 
 const debug = debugLog('cuda')
@@ -67,6 +72,8 @@ export class CudaExecutor {
   readonly port: StepPort
   /** What the device's stream and the worker did when, with `traceEvents`. */
   readonly timelines: { readonly stream: Timeline; readonly worker: Timeline } | undefined
+  /** Of a program with user stages: what their functions tell. */
+  readonly userStages: UserStageHost | undefined
   readonly #options: Omit<CudaExecutorOptions, 'arenas'>
   #arenas: readonly WebAssembly.Memory[]
   readonly #client = new CudaWorkerClient()
@@ -83,7 +90,8 @@ export class CudaExecutor {
     this.#arenas = arenas
     const { traceEvents = 0 } = options
     if (traceEvents > 0) this.timelines = { stream: new Timeline(traceEvents), worker: new Timeline(traceEvents) }
-    this.#results = new Results(options.plan.shape, markCount(options.program, traceEvents > 0))
+    this.#results = new Results(options.program, markCount(options.program, traceEvents > 0))
+    this.userStages = this.#startUserStages(this.#results)
     this.#loaded = this.#load()
     // told by whenReady
     this.#loaded.catch(() => undefined)
@@ -94,7 +102,7 @@ export class CudaExecutor {
     const begun = performance.now()
     try {
       const task = this.#task()
-      this.#handle = await this.#client.call((api) => api.open(task))
+      this.#handle = await this.#client.open(task)
       debug?.(`device ${task.plan.device} opened, ${this.#arenas.length} arenas registered: ${msSince(begun)}`)
       await this.#client.call((api) => api.load())
       debug?.(`${task.loads.length} tensors uploaded, serving: ${msSince(begun)}`)
@@ -105,6 +113,17 @@ export class CudaExecutor {
     } finally {
       this.#hasLoaded = true
     }
+  }
+
+  /** Steerers get a thread of their own: the worker has a GPU to look after. */
+  #startUserStages({ memory }: Results): UserStageHost | undefined {
+    const { program, threads, cores } = this.#options
+    if (!program.user) return undefined
+    return new UserStageHost(program.user, {
+      memory: arenaBuffer(memory),
+      spins: threads + 2 <= cores ? STEERER_SPINS : 0,
+      onDead: (error) => this.port.fail(error),
+    })
   }
 
   #task(): CudaTask {
@@ -126,6 +145,7 @@ export class CudaExecutor {
       spins: threads + 1 <= cores ? SPINS : 0,
       deadlineMs,
       trace: this.timelines && { stream: this.timelines.stream.buffer, worker: this.timelines.worker.buffer },
+      userStages: this.userStages?.task,
     }
   }
 
@@ -160,7 +180,7 @@ export class CudaExecutor {
       }
       // after onProgress, which may be what aborts, even with the last of the bytes
       if (signal?.aborted) throw new TandemError('ERR_ABORTED', 'loading was aborted', { cause: signal.reason })
-      if (this.#hasLoaded) return
+      if (this.#hasLoaded) return this.userStages?.whenReady(deadlineMs)
       if (performance.now() - lastChange > deadlineMs) throw new TandemError('ERR_TIMEOUT', `loading made no progress for ${deadlineMs} ms`)
     }
   }
@@ -187,6 +207,12 @@ export class CudaExecutor {
     return this.#results.logits(row)
   }
 
+  /** f32[hidden] of an output row of the last completed step, after the model's last norm, if the step asked for it; a view as `logits` gives. */
+  hidden(row: number): Float32Array<SharedArrayBuffer> {
+    if (!this.#results) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
+    return this.#results.hidden(row)
+  }
+
   /** Stops the worker, closes the device and ends the thread. Steps in flight are abandoned. May be called at any time, any number of times. */
   close(): Promise<void> {
     this.#closed ??= this.#close()
@@ -195,13 +221,14 @@ export class CudaExecutor {
 
   async #close(): Promise<void> {
     const begun = performance.now()
+    this.userStages?.stop()
     this.port.stop()
     const isClosed = await Promise.race([this.#closeDevice().catch(() => false), delay(CLOSE_MS).then(() => false)])
     if (!isClosed && this.#handle !== undefined) abandoned.push(this.port.control, ...this.#arenas, this.#results!.memory)
     // whoever still holds the closed engine shall not hold its memory
     this.#arenas = []
     this.#results = undefined
-    await this.#client.terminate()
+    await Promise.all([this.#client.terminate(), this.userStages?.close()])
     debug?.(`${isClosed ? 'closed' : 'given up'} in ${msSince(begun)}`)
   }
 

@@ -1,7 +1,7 @@
 /** Decode steps recorded as graphs, by the numbers that a graph depends on. */
 import type { CudaFunctions, Handle } from './library.ts'
 
-/** Graphs kept: a few batch sizes, each at a few lengths of context. */
+/** Graphs kept of each part of a step: a few batch sizes, each at a few lengths of context. */
 const MOST_GRAPHS = 32
 
 /** Steps of one token per sequence with at most this many are worth a graph: longer ones are no longer bound by launches. */
@@ -16,12 +16,15 @@ export function keysBucket(mostKeys: number, limit: number): number {
 export class Graphs {
   readonly #tcu: CudaFunctions
   readonly #engine: Handle
+  readonly #most: number
   /** In order of last use; undefined for numbers that were seen once. */
   readonly #graphs = new Map<string, Handle | undefined>()
 
-  constructor(tcu: CudaFunctions, engine: Handle) {
+  /** `parts`: of a step. */
+  constructor(tcu: CudaFunctions, engine: Handle, parts: number) {
     this.#tcu = tcu
     this.#engine = engine
+    this.#most = MOST_GRAPHS * parts
   }
 
   /** The graph for some numbers, `record`ed now if they were seen before; undefined when the step must be queued call by call. */
@@ -42,7 +45,7 @@ export class Graphs {
 
   #makeRoom(): void {
     for (const [key, graph] of this.#graphs) {
-      if (this.#graphs.size <= MOST_GRAPHS) return
+      if (this.#graphs.size <= this.#most) return
       this.#graphs.delete(key)
       if (graph !== undefined) this.#tcu.tcu_graph_free(this.#engine, graph)
     }

@@ -3,6 +3,7 @@ import type { ErrorRecord } from '../errors.ts'
 import type { CudaProgram } from '../pipeline/program.ts'
 import type { DeviceLoad } from '../placement/device-loads.ts'
 import type { ArenaLayout, CudaPlan, MachineDevice } from '../placement/types.ts'
+import type { UserStageTask } from '../user-stages/protocol.ts'
 import type { Handle } from './library.ts'
 
 /** How a call ended. Errors are records: a thrown error would lose its code on the way. */
@@ -25,7 +26,7 @@ export interface CudaTask {
   /** The pool's arenas and the layout of their prefix; none where the device has all stages. */
   readonly arenas: readonly WebAssembly.Memory[]
   readonly arena: ArenaLayout | undefined
-  /** Where the device leaves logits (`results.ts`). */
+  /** Where the device leaves logits (`placement/results-layout.ts`). */
   readonly results: WebAssembly.Memory
   /** Loads before a wait sleeps; 0 when threads outnumber cores. */
   readonly spins: number
@@ -33,6 +34,8 @@ export interface CudaTask {
   readonly deadlineMs: number
   /** Where to leave what the device did when, and what this thread did (`trace/timeline.ts`), if anybody wants to know. */
   readonly trace: CudaTrace | undefined
+  /** Of a program with user stages: what the worker needs to call them. */
+  readonly userStages: UserStageTask | undefined
 }
 
 /** Timelines of the device's stream, one event for each call of the program, and of the worker: see `WORKER_ENTRIES`. */

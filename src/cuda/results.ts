@@ -1,62 +1,38 @@
-/**
- * Memory of the host that the device writes results to, page-aligned so that it can be registered:
- *
- *     words      i32[16]               written by the worker: file bytes loaded so far, in units of LOADED_UNIT_BYTES
- *     marks      u64[marks]            the device's clock, ns, when a trace is wanted
- *     topIds     i32[outputs, top]
- *     topLogits  f32[outputs, top]
- *     logits     f32[outputs, vocabulary]
- */
+/** What the device writes to host memory, as the main thread sees it: `placement/results-layout.ts` says where it lies. */
 import type { CudaProgram } from '../pipeline/program.ts'
-import type { DeviceShape } from '../placement/types.ts'
-import { arenaBuffer, createArena, Layout } from '../ring/arena.ts'
+import { arenaBuffer, createArena } from '../ring/arena.ts'
 
 /** Index of the word that tells how much is loaded. */
 export const LOADED_WORD = 0
 
-const WORDS_BYTES = 64
-
-/** Byte offsets. */
-export interface ResultsLayout {
-  readonly marks: number
-  readonly topIds: number
-  readonly topLogits: number
-  readonly logits: number
-  readonly bytes: number
-}
-
 /** Marks of a step, when a trace is wanted: one at its beginning and one behind every call. */
 export const markCount = ({ calls }: CudaProgram, isTraced: boolean): number => (isTraced ? calls.length + 1 : 0)
 
-/** The layout for a shape and a number of marks. */
-export function resultsLayout({ outputs, top, vocabulary }: DeviceShape, marks: number): ResultsLayout {
-  const layout = new Layout(WORDS_BYTES)
-  const at = {
-    marks: layout.reserve(marks * 8),
-    topIds: layout.reserve(outputs * top * 4),
-    topLogits: layout.reserve(outputs * top * 4),
-    logits: layout.reserve(outputs * vocabulary * 4),
-  }
-  return { ...at, bytes: layout.bytes }
-}
-
-/** The main thread's view. */
+/** The memory, page-aligned so that it can be registered. */
 export class Results {
   readonly memory: WebAssembly.Memory
   readonly words: Int32Array<SharedArrayBuffer>
-  readonly #shape: DeviceShape
-  readonly #layout: ResultsLayout
+  readonly #program: CudaProgram
 
-  constructor(shape: DeviceShape, marks: number) {
-    this.#shape = shape
-    this.#layout = resultsLayout(shape, marks)
-    this.memory = createArena(this.#layout.bytes)
-    this.words = new Int32Array(arenaBuffer(this.memory), 0, WORDS_BYTES / 4)
+  constructor(program: CudaProgram, marks: number) {
+    this.#program = program
+    this.memory = createArena(program.results.end + marks * 8)
+    this.words = new Int32Array(arenaBuffer(this.memory), 0, LOADED_WORD + 1)
   }
 
   /** f32[vocabulary] of an output row; a view. */
   logits(row: number): Float32Array<SharedArrayBuffer> {
-    const { vocabulary } = this.#shape
-    return new Float32Array(arenaBuffer(this.memory), this.#layout.logits + row * vocabulary * 4, vocabulary)
+    const { results, shape } = this.#program
+    return this.#row(results.logits, row, shape.vocabulary)
+  }
+
+  /** f32[hidden] of an output row, of a step that asked for it; a view. */
+  hidden(row: number): Float32Array<SharedArrayBuffer> {
+    const { results, shape } = this.#program
+    return this.#row(results.hidden, row, shape.hidden)
+  }
+
+  #row(offset: number, row: number, columns: number): Float32Array<SharedArrayBuffer> {
+    return new Float32Array(arenaBuffer(this.memory), offset + row * columns * 4, columns)
   }
 }

@@ -3,17 +3,21 @@
  *
  *     decode    begin, launch of a graph .................................. watch
  *     prefill   begin, layer 0, layer 1 | watch until the pool is at most one layer behind | layer 2 | ... | watch
+ *
+ * With user stages a step may have several parts (`parts.ts`), each of them run like that, with the functions that see its end behind it.
  */
 import { CONTROL, HANDOFF } from '../abi/control.ts'
-import { CUDA_STATUS } from '../abi/cuda.ts'
+import { CUDA_RESULTS, CUDA_STATUS } from '../abi/cuda.ts'
 import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
 import { RUN_WORDS, STEP_HEADER, STEP_OUTCOME } from '../abi/step.ts'
 import type { CudaProgram } from '../pipeline/program.ts'
 import { GRAPH_TOKENS, Graphs, keysBucket } from './graphs.ts'
 import { type CudaFunctions, type CudaStruct, type Handle, statusError } from './library.ts'
+import type { Part } from './parts.ts'
 import type { CudaStats } from './protocol.ts'
-import { queueStage } from './stages.ts'
+import { PartQueue, type Wanted } from './queue-part.ts'
 import type { StepTracer } from './step-tracer.ts'
+import type { UserCalls } from './user-calls.ts'
 import { Watch } from './watch.ts'
 
 /** What steps are run with. */
@@ -21,17 +25,30 @@ export interface StepRunnerOptions {
   readonly tcu: CudaFunctions
   readonly engine: Handle
   readonly program: CudaProgram
+  /** The parts of a step with so many tokens. */
+  readonly partsOf: (tokens: number) => readonly Part[]
+  /** Of a program with user stages. */
+  readonly userCalls: UserCalls | undefined
   /** The control block, and its address. */
   readonly words: Int32Array<SharedArrayBuffer>
   readonly address: number
+  /** Address of the results' memory. */
+  readonly results: number
   readonly spins: number
   readonly deadlineMs: number
   /** Where a trace is wanted. */
   readonly tracer: StepTracer | undefined
 }
 
-/** Hand-offs that may be queued and not completed while more is queued. */
-const HANDOFFS_AHEAD = 1
+/** The step at hand. */
+interface Running {
+  /** The engine's number of it. */
+  readonly sequence: number
+  readonly header: Int32Array<SharedArrayBuffer>
+  readonly step: CudaStruct<'step'>
+  readonly isDecode: boolean
+  readonly wanted: Wanted
+}
 
 /** The device's words tell of failures a moment after its own deadline; ours must come later, because it knows less. */
 const GRACE_MS = 1000
@@ -40,14 +57,18 @@ const GRACE_MS = 1000
 export class StepRunner {
   readonly #options: StepRunnerOptions
   readonly #watch: Watch
+  readonly #queue: PartQueue
   readonly #graphs: Graphs
-  /** Hand-offs and steps queued since the beginning; they wrap as the device's counts do. */
-  #handoffs = 0
+  /** Parts of decode steps, by their numbers of tokens. */
+  readonly #parts = new Map<number, readonly Part[]>()
+  /** Parts queued since the beginning; they wrap as the device's count does. */
+  #ended = 0
+  #launched = 0
   #steps = 0
   #graphSteps = 0
 
   constructor(options: StepRunnerOptions) {
-    const { tcu, engine, words, spins, deadlineMs } = options
+    const { tcu, engine, words, results, spins, deadlineMs, tracer } = options
     this.#options = options
     this.#watch = new Watch({
       words,
@@ -55,7 +76,8 @@ export class StepRunner {
       deadlineMs: deadlineMs + GRACE_MS,
       checkDevice: () => void tcu.tcu_is_idle(engine),
     })
-    this.#graphs = new Graphs(tcu, engine)
+    this.#queue = new PartQueue({ tcu, engine, watch: this.#watch, results, isTraced: tracer !== undefined })
+    this.#graphs = new Graphs(tcu, engine, this.#partsOf(1).length)
   }
 
   /** What was run so far. */
@@ -63,26 +85,77 @@ export class StepRunner {
     return { steps: this.#steps, graphSteps: this.#graphSteps }
   }
 
-  /** Runs the step whose record is at byte offset `slot`. Throws `ERR_POISONED`, `ERR_TIMEOUT`, `ERR_KERNEL`, `ERR_DEVICE`, `ERR_DEVICE_LOST`. */
-  run(slot: number): void {
-    const { tcu, engine, words, tracer } = this.#options
+  /**
+   * Runs the step whose record is at byte offset `slot`. Throws `ERR_POISONED`, `ERR_TIMEOUT`, `ERR_KERNEL`, `ERR_DEVICE`, `ERR_DEVICE_LOST`.
+   */
+  run(slot: number, sequence: number): void {
+    const { words, tracer, userCalls } = this.#options
     tracer?.begin()
     const header = words.subarray(slot / 4)
     const exact = this.#stepStruct(header, slot)
-    const { tokenCount, runCount, outputCount } = exact
-    const isDecode = tokenCount === runCount && tokenCount <= GRAPH_TOKENS
+    const isDecode = exact.tokenCount === exact.runCount && exact.tokenCount <= GRAPH_TOKENS
     const step = isDecode ? { ...exact, mostKeys: this.#bucket(exact.mostKeys) } : exact
+    const hidden = header[STEP_HEADER.hidden] === 0 ? 0 : CUDA_RESULTS.hidden
+    const running: Running = {
+      sequence,
+      header,
+      step,
+      isDecode,
+      wanted: { outputs: exact.outputCount, results: CUDA_RESULTS.logits | hidden },
+    }
+    userCalls?.begin(new Uint8Array(words.buffer, slot))
+    const parts = this.#partsOf(exact.tokenCount)
+    const launched = this.#launched
+    const isWhole = this.#runParts(parts, running)
+    this.#steps++
+    if (this.#launched - launched === parts.length) this.#graphSteps++
+    if (isWhole) tracer?.finished()
+    else Atomics.store(header, STEP_HEADER.outcome, STEP_OUTCOME.cancelled)
+  }
+
+  /** Those of every length of prompt are not kept. */
+  #partsOf(tokens: number): readonly Part[] {
+    const known = this.#parts.get(tokens)
+    if (known) return known
+    const parts = this.#options.partsOf(tokens)
+    if (tokens <= GRAPH_TOKENS) this.#parts.set(tokens, parts)
+    return parts
+  }
+
+  /** False when the step was cancelled or abandoned. */
+  #runParts(parts: readonly Part[], running: Running): boolean {
+    const { userCalls } = this.#options
+    const { header, step, sequence } = running
+    const at = { step: sequence, tokens: step.tokenCount, runs: step.runCount, outputs: step.outputCount }
+    let isLeft = false
+    for (const [index, part] of parts.entries()) {
+      if (!this.#runPart(part, index, running)) return false
+      if (part.users.length === 0) continue
+      isLeft ||= Atomics.load(header, STEP_HEADER.cancel) !== 0 || !userCalls!.run(part, at)
+      // what was handed over must be awaited, and nobody has to be asked any more
+      if (isLeft && !this.#queue.isHandedOver) return false
+    }
+    return !isLeft
+  }
+
+  /** Runs a part to its end. False when the step was cancelled in the middle of it. */
+  #runPart(part: Part, index: number, { header, step, isDecode, wanted }: Running): boolean {
+    const { tcu, engine, program, words, tracer } = this.#options
     tcu.tcu_begin_step(engine, step)
-    const key = `${tokenCount} ${runCount} ${outputCount} ${step.mostKeys}`
-    const graph = isDecode ? this.#graphs.get(key, () => this.#queueAll(outputCount)) : undefined
-    const isWhole = graph === undefined ? this.#queueWatched(header) : this.#launch(graph)
-    this.#steps = (this.#steps + 1) | 0
-    tracer?.queued()
-    this.#watch.until(() => ((this.#watch.finished - this.#steps) | 0) >= 0)
+    const key = [index, step.tokenCount, step.runCount, step.outputCount, step.mostKeys, wanted.results].join(' ')
+    const graph = isDecode ? this.#graphs.get(key, () => this.#queue.record(part, wanted)) : undefined
+    let isWhole = true
+    if (graph === undefined) isWhole = this.#queue.queueWatched(part, program.calls[part.first - 1]?.layer ?? -1, wanted, header)
+    else {
+      this.#queue.launch(part, graph)
+      this.#launched++
+    }
+    this.#ended = (this.#ended + 1) | 0
+    if (index === 0) tracer?.queued()
+    this.#watch.until(() => ((this.#watch.finished - this.#ended) | 0) >= 0)
     const status = Atomics.load(words, CONTROL.handoff + HANDOFF.status)
     if (status !== CUDA_STATUS.ok) throw statusError(status, 'a step on the device')
-    if (isWhole) tracer?.finished()
-    Atomics.store(header, STEP_HEADER.outcome, isWhole ? STEP_OUTCOME.done : STEP_OUTCOME.cancelled)
+    return isWhole
   }
 
   #bucket(mostKeys: number): number {
@@ -112,60 +185,5 @@ export class StepRunner {
       outputCount: header[STEP_HEADER.outputs]!,
       mostKeys,
     }
-  }
-
-  #launch(graph: Handle): true {
-    const { tcu, engine, program } = this.#options
-    tcu.tcu_graph_launch(engine, graph)
-    this.#graphSteps++
-    for (const { stage } of program.calls) this.#count(stage)
-    return true
-  }
-
-  /** Queues everything, for a graph: nothing runs, so nothing is counted. */
-  #queueAll(outputs: number): void {
-    const { tcu, engine, program } = this.#options
-    this.#mark(0)
-    program.calls.forEach((call, index) => {
-      if (call.stage !== 'head' || outputs > 0) queueStage(tcu, engine, call)
-      this.#mark(index + 1)
-    })
-    tcu.tcu_end_step(engine)
-  }
-
-  /**
-   * Queues call by call, never far ahead of the pool, and wakes the pool meanwhile. False when the step was cancelled, which is looked at
-   * between layers: inside one, a hand-off that was published must also be awaited.
-   */
-  #queueWatched(header: Int32Array<SharedArrayBuffer>): boolean {
-    const { tcu, engine, program } = this.#options
-    const hasOutputs = header[STEP_HEADER.outputs]! > 0
-    let layer = -1
-    let isWhole = true
-    this.#mark(0)
-    for (const [index, call] of program.calls.entries()) {
-      this.#watch.look()
-      if (call.layer !== layer) {
-        layer = call.layer
-        this.#watch.until(() => ((this.#handoffs - this.#watch.completed) | 0) <= HANDOFFS_AHEAD)
-        isWhole = Atomics.load(header, STEP_HEADER.cancel) === 0
-        if (!isWhole) break
-      }
-      if (call.stage !== 'head' || hasOutputs) queueStage(tcu, engine, call)
-      this.#count(call.stage)
-      this.#mark(index + 1)
-    }
-    tcu.tcu_end_step(engine)
-    return isWhole
-  }
-
-  #count(stage: CudaProgram['calls'][number]['stage']): void {
-    if (stage === 'publish') this.#handoffs = (this.#handoffs + 1) | 0
-  }
-
-  /** The device's clock behind call `index - 1`, where a trace is wanted. */
-  #mark(index: number): void {
-    const { tcu, engine, tracer } = this.#options
-    if (tracer) tcu.tcu_mark(engine, index)
   }
 }

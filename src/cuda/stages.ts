@@ -1,10 +1,10 @@
 /** From a program's call to the function that queues it. */
-import type { CudaCall } from '../pipeline/program.ts'
+import type { CudaStageCall } from '../pipeline/program.ts'
 import type { CudaFunctions, Handle } from './library.ts'
 
-type QueueStage = (tcu: CudaFunctions, engine: Handle, layer: number) => void
+type QueueStage = (tcu: CudaFunctions, engine: Handle, layer: number, results: number) => void
 
-const STAGES: Readonly<Record<CudaCall['stage'], QueueStage>> = {
+const STAGES: Readonly<Record<CudaStageCall['stage'], QueueStage>> = {
   embed: (tcu, engine) => tcu.tcu_embed(engine),
   attention: (tcu, engine, layer) => tcu.tcu_attention(engine, layer),
   denseFfn: (tcu, engine, layer) => tcu.tcu_dense_ffn(engine, layer),
@@ -14,10 +14,10 @@ const STAGES: Readonly<Record<CudaCall['stage'], QueueStage>> = {
   routedExperts: (tcu, engine, layer) => tcu.tcu_routed_experts(engine, layer),
   awaitRouted: (tcu, engine, layer) => tcu.tcu_await_routed(engine, layer),
   combine: (tcu, engine, layer) => tcu.tcu_combine(engine, layer),
-  head: (tcu, engine) => tcu.tcu_head(engine, 1),
+  head: (tcu, engine, _layer, results) => tcu.tcu_head(engine, results),
 }
 
-/** Queues one call of the program; returns at once. */
-export function queueStage(tcu: CudaFunctions, engine: Handle, { stage, layer }: CudaCall): void {
-  STAGES[stage](tcu, engine, layer)
+/** Queues one call of the program; returns at once. `results`: what the head is to leave, `CUDA_RESULTS`. */
+export function queueStage(tcu: CudaFunctions, engine: Handle, { stage, layer }: CudaStageCall, results: number): void {
+  STAGES[stage](tcu, engine, layer, results)
 }

@@ -1,9 +1,10 @@
 /** The main thread's end of a CUDA worker: starts the thread and calls its functions. The only importer of Comlink on this side. */
 import { Worker } from 'node:worker_threads'
-import { type Remote, wrap } from 'comlink'
+import { type Remote, transfer, wrap } from 'comlink'
 import { TandemError } from '../errors.ts'
 import { delay } from '../ring/wait.ts'
-import type { CudaWorkerApi, Outcome } from './protocol.ts'
+import type { Handle } from './library.ts'
+import type { CudaTask, CudaWorkerApi, Outcome } from './protocol.ts'
 
 /** How long the end of a thread is waited for, ms: one that is inside the driver ends when the driver returns. */
 const TERMINATE_MS = 1000
@@ -48,6 +49,12 @@ export class CudaWorkerClient {
     if (TandemError.is(outcome)) throw outcome
     if ('error' in outcome) throw TandemError.fromRecord(outcome.error)
     return outcome.value
+  }
+
+  /** Opens a device; the port in the task becomes the worker's. Errors as of `call`. */
+  open(task: CudaTask): Promise<Handle> {
+    const { userStages } = task
+    return this.call((api) => api.open(userStages ? transfer(task, [userStages.port]) : task))
   }
 
   /** Ends the thread, as soon as it is not inside the driver, and does not wait for that forever. */

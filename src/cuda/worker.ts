@@ -40,7 +40,7 @@ const api: CudaWorkerApi = {
 
   load: () => outcome(() => engine().load()),
 
-  serve: () => outcome((): CudaStats => engine().serve()),
+  serve: () => outcome((): Promise<CudaStats> => engine().serve()),
 
   close: () => outcome(() => engine().close()),
 

@@ -8,7 +8,7 @@ import type { TandemError } from '../errors.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
 import { bytesToRead, makeWasmExecutor, type WasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
 import type { TraceRow } from '../trace/trace-event.ts'
-import type { EngineExecutor } from './engine.ts'
+import type { EngineExecutor, UserStages } from './engine.ts'
 
 /** What both halves need to start; the port and the pool's arenas are made here. */
 export interface DeviceExecutorOptions {
@@ -68,6 +68,14 @@ export class DeviceExecutor implements EngineExecutor {
 
   logits(row: number): Float32Array<SharedArrayBuffer> {
     return this.cuda.logits(row)
+  }
+
+  hidden(row: number): Float32Array<SharedArrayBuffer> {
+    return this.cuda.hidden(row)
+  }
+
+  get userStages(): UserStages | undefined {
+    return this.cuda.userStages
   }
 
   /** Resolves when both halves are loaded and serve. Throws the first failure of either. */

@@ -12,7 +12,7 @@ import type { StageTimes } from '../trace/stage-times.ts'
 import { traceJson, type TraceRow } from '../trace/trace-event.ts'
 import { type ChatTemplate, createChatTemplate } from '../text/chat-template.ts'
 import { createTokenizer, type Tokenizer } from '../text/tokenizer.ts'
-import type { UserStageResults } from '../wasm/user-stages/results.ts'
+import type { UserStageResults } from '../user-stages/results.ts'
 import { type EmbedOptions, embedTexts } from './embed.ts'
 import { type Delta, type Finish, generate, type GenerateOptions, type Prompt, type TextTools } from './generate.ts'
 import { watched } from './generate-watch.ts'
@@ -38,8 +38,8 @@ export interface EngineExecutor extends StepExecutor {
   readonly traceRows: readonly TraceRow[]
   /** Of a pipeline with user stages: what their functions tell, and why they abandoned a step. */
   readonly userStages?: UserStages | undefined
-  /** f32[hidden] of an output of the last completed step, after the model's last norm; a view as `logits` gives. Absent on a GPU. */
-  hidden?(row: number): Float32Array<SharedArrayBuffer>
+  /** f32[hidden] of an output of the last completed step, after the model's last norm, if the step asked for it; a view as `logits` gives. */
+  hidden(row: number): Float32Array<SharedArrayBuffer>
   /** Also ends a step in flight: `whenCompleted` rejects. */
   close(): Promise<void>
 }
@@ -148,7 +148,7 @@ export class Engine {
         contextTokens,
         outputs,
         vocabulary: this.model.hyper.vocabulary,
-        hidden: executor.hidden && ((row) => executor.hidden!(row)),
+        hidden: (row) => executor.hidden(row),
         assertOpen: () => this.#assertOpen(),
         release: (each) => void this.#sessions.delete(each),
       },
@@ -190,8 +190,7 @@ export class Engine {
   }
 
   /**
-   * An embedding of each text: f32[hidden], pooled over the model's last hidden states. Needs a pipeline whose `head` is on `wasm`. Throws
-   * `ERR_PIPELINE_INVALID` elsewhere, `ERR_ARGUMENT`, and what `Session.generate` throws.
+   * An embedding of each text: f32[hidden], pooled over the model's last hidden states. Throws `ERR_ARGUMENT`, and what `Session.generate` throws.
    */
   async embed(texts: readonly (string | readonly number[])[], options: EmbedOptions = {}): Promise<Float32Array[]> {
     const free = this.plan.limits.sequences - this.#sessions.size

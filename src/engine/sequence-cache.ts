@@ -28,6 +28,12 @@ export interface EvaluateOptions {
   readonly sharePrefix?: boolean | undefined
 }
 
+/** As `EvaluateOptions`, for one append. */
+export interface AppendOptions extends EvaluateOptions {
+  /** Whether the outputs' last hidden states are wanted too. Default false. */
+  readonly wantsHidden?: boolean
+}
+
 /** What it needs of the engine. */
 export interface CacheHost {
   readonly loop: StepLoop
@@ -136,7 +142,7 @@ export class SequenceCache implements KvHolder {
     tokens: readonly number[],
     outputs: Outputs,
     onLogits: (index: number, logits: Float32Array, row: number) => void,
-    options: EvaluateOptions,
+    options: AppendOptions,
   ): Promise<void> {
     const before = this.tokens.length
     for (const token of tokens) this.tokens.push(token)
@@ -156,7 +162,7 @@ export class SequenceCache implements KvHolder {
     before: number,
     outputs: Outputs,
     onLogits: (index: number, logits: Float32Array, row: number) => void,
-    { signal, onProgress, sharePrefix: shares = false }: EvaluateOptions,
+    { signal, onProgress, sharePrefix: shares = false, wantsHidden }: AppendOptions,
   ): Promise<boolean> {
     if (signal?.aborted) throw abortedBy(signal)
     if (this.#isClosing) throw closed()
@@ -188,6 +194,7 @@ export class SequenceCache implements KvHolder {
         tokens: rest,
         outputs,
         signal,
+        wantsHidden,
         onLogits: (index, logits, row) => {
           if (position + index >= before) onLogits(position + index - before, logits, row)
         },

@@ -21,8 +21,8 @@ export interface SessionHost extends CacheHost {
   readonly vocabulary: number
   /** Positions whose logits one step can give. */
   readonly outputs: number
-  /** The hidden state of an output of the step that has just ended. Absent where the executor has none to give. */
-  readonly hidden?: ((row: number) => Float32Array) | undefined
+  /** The hidden state of an output of the step that has just ended, which asked for it. */
+  readonly hidden: (row: number) => Float32Array
   /** Throws `ERR_CLOSED` once the engine is closed. */
   assertOpen(): void
   release(session: SequenceState): void
@@ -134,13 +134,10 @@ export class SequenceState {
 
   /**
    * Makes the cache hold exactly `tokens` and calls back with the model's last hidden state at every one of them, in order, or at the last one.
-   * Errors as in `sync`, and `ERR_PIPELINE_INVALID` where the model's last stage is on a GPU, which has none to give.
+   * Errors as in `sync`.
    */
   async hiddenStates(tokens: readonly number[], which: 'all' | 'last', onHidden: OnHidden, options: EvaluateOptions = {}): Promise<void> {
     const { hidden } = this.#host
-    if (!hidden) {
-      throw new TandemError('ERR_PIPELINE_INVALID', 'hidden states, such as embeddings are made of, need a pipeline with head on wasm: cpu')
-    }
     return this.#exclusive(async () => {
       this.#check(0, tokens)
       const all = [...tokens]
@@ -152,7 +149,7 @@ export class SequenceState {
           assertFinite(state)
           onHidden(first + index, state)
         }
-        await this.#cache.append(all.slice(first, first + piece), which, visit, told(options, first, all.length))
+        await this.#cache.append(all.slice(first, first + piece), which, visit, { ...told(options, first, all.length), wantsHidden: true })
       }
     })
   }

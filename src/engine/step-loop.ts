@@ -32,6 +32,8 @@ export interface EvaluateRequest {
   readonly signal?: AbortSignal | undefined
   /** Logits of tokens[index], and which output of the step they are; the view is valid during the call only. */
   readonly onLogits: (index: number, logits: Float32Array, row: number) => void
+  /** Whether the outputs' last hidden states are wanted too. Default false. */
+  readonly wantsHidden?: boolean | undefined
   /** Tokens evaluated so far. */
   readonly onProgress?: ((done: number) => void) | undefined
 }
@@ -183,7 +185,8 @@ export class StepLoop {
       tokens: request.tokens.slice(request.scheduled, request.scheduled + pick.tokens),
       outputs: pick.outputs,
     }))
-    writeStep(slot.words, this.#layout, runs)
+    const wantsHidden = parts.some(({ request }) => request.wantsHidden)
+    writeStep(slot.words, this.#layout, runs, wantsHidden)
     for (const { request, pick } of parts) request.scheduled += pick.tokens
     const begun = this.#watch.begin()
     this.#executor.publish(slot)

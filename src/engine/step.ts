@@ -13,8 +13,8 @@ export interface Run {
   readonly outputs: number
 }
 
-/** Fills the record; outputs are numbered in order of the runs. */
-export function writeStep(words: Int32Array<SharedArrayBuffer>, layout: StepLayout, runs: readonly Run[]): void {
+/** Fills the record; outputs are numbered in order of the runs. `wantsHidden`: their last hidden states are wanted beside their logits. */
+export function writeStep(words: Int32Array<SharedArrayBuffer>, layout: StepLayout, runs: readonly Run[], wantsHidden: boolean): void {
   let token = 0
   let output = 0
   runs.forEach((run, index) => {
@@ -33,4 +33,5 @@ export function writeStep(words: Int32Array<SharedArrayBuffer>, layout: StepLayo
   words[STEP_HEADER.tokens] = token
   words[STEP_HEADER.runs] = runs.length
   words[STEP_HEADER.outputs] = output
+  words[STEP_HEADER.hidden] = wantsHidden ? 1 : 0
 }

@@ -1,11 +1,12 @@
 /** Compiles a plan into the programs of its executors. Pure. */
 import { GATING } from '../abi/kernels.ts'
 import type { Hyperparameters, Model } from '../model/types.ts'
-import type { Plan, WasmPlan } from '../placement/types.ts'
+import { resultsLayout } from '../placement/results-layout.ts'
+import type { CudaPlan, Plan, WasmPlan } from '../placement/types.ts'
 import { cudaCalls } from './compile-cuda.ts'
 import { expertCalls, modelCalls } from './compile-wasm.ts'
-import { withUserStages } from './compile-user.ts'
-import type { Program, Programs, ProgramShape } from './program.ts'
+import { deviceUserCalls, poolUserCalls, programUserStages } from './compile-user.ts'
+import type { CudaProgram, Program, Programs, ProgramShape } from './program.ts'
 
 function ropeFrequencies(hyper: Hyperparameters): number[] {
   const factor = hyper.ropeScaling.type === 'linear' ? 1 / hyper.ropeScaling.factor : 1
@@ -39,16 +40,40 @@ function wasmProgram(model: Model, { step, limits, pipeline }: Plan, wasm: WasmP
   if (wasm.holds === 'experts') return { ...common, ...expertCalls(model, wasm) }
   const calls = modelCalls(model, wasm)
   const { userStages } = pipeline
-  return userStages
-    ? { ...common, ...withUserStages(calls, userStages, pipeline.name, { hyper: model.hyper, arena: wasm.arena, step }) }
-    : { ...common, calls }
+  if (!userStages) return { ...common, calls }
+  return {
+    ...common,
+    calls: poolUserCalls(calls, userStages, pipeline.name),
+    userStages: programUserStages(userStages, model.hyper, wasm.arena, step),
+  }
+}
+
+function cudaProgram(model: Model, { step, limits, pipeline }: Plan, cuda: CudaPlan): CudaProgram {
+  const { ubatch, outputs } = limits
+  const { userStages } = pipeline
+  const results = resultsLayout(cuda.shape, step, userStages !== undefined)
+  const common = { shape: programShape(model.hyper), step, results }
+  const calls = cudaCalls(cuda.layers, pipeline.overlap)
+  if (!userStages) return { ...common, calls }
+  return {
+    ...common,
+    calls: deviceUserCalls(calls, userStages, pipeline.name),
+    user: {
+      shape: common.shape,
+      step,
+      ubatch,
+      outputs,
+      arena: { step: results.step },
+      userStages: programUserStages(userStages, model.hyper, results, step),
+    },
+  }
 }
 
 /** The programs of a plan. Throws `ERR_FORMAT_UNSUPPORTED`, and `ERR_PIPELINE_INVALID` for user stages that the model has no place for. */
 export function compile(model: Model, plan: Plan): Programs {
-  const { pipeline, step, wasm, cuda } = plan
+  const { wasm, cuda } = plan
   return {
     ...(wasm ? { wasm: wasmProgram(model, plan, wasm) } : {}),
-    ...(cuda ? { cuda: { shape: programShape(model.hyper), step, calls: cudaCalls(cuda.layers, pipeline.overlap) } } : {}),
+    ...(cuda ? { cuda: cudaProgram(model, plan, cuda) } : {}),
   }
 }

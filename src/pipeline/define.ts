@@ -16,7 +16,7 @@ export interface PipelineOptions {
   readonly ringDepth?: number
   /** Whether the GPU computes the shared experts while the pool computes the routed ones; off only to measure what it gains. Default true. */
   readonly overlap?: boolean
-  /** Functions of yours that run between the stages. Only where every stage is on `wasm`. Default none. */
+  /** Functions of yours that run between the stages. Default none. */
   readonly userStages?: readonly UserStageOptions[]
 }
 
@@ -50,7 +50,7 @@ export function definePipeline(options: PipelineOptions): PipelineDefinition {
     ExecutorName
   >
   if (!Array.isArray(tensors)) throw invalid(`pipeline '${name}': tensors must be a list of { pattern, executor }`)
-  const own = defineUserStages(name, userStages, placement)
+  const own = defineUserStages(name, userStages)
   return {
     name,
     placement,

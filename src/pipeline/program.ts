@@ -4,6 +4,7 @@
  */
 import type { Activation } from '../abi/formats.ts'
 import type { StageName, UserStage } from '../placement/stages.ts'
+import type { ResultsLayout } from '../placement/results-layout.ts'
 import type { ArenaLayout, StepLayout } from '../placement/types.ts'
 import type { ViewArrays } from './user-stage.ts'
 
@@ -192,35 +193,57 @@ export interface ProgramUserStage extends UserStage {
   readonly fields: readonly ViewField[]
 }
 
-/** The pool's program with all that is needed to run it. */
-export interface Program {
+/** User stages with all that their threads need, wherever the model runs. */
+export interface UserStageProgram {
   readonly shape: ProgramShape
   readonly step: StepLayout
-  /** Most tokens of a step or of a hand-off. */
+  /** Most tokens, and most output rows, of a step. */
   readonly ubatch: number
+  readonly outputs: number
+  /** Where the step's record lies in the memory that `fields` are offsets in. */
+  readonly arena: Pick<ArenaLayout, 'step'>
+  readonly userStages: readonly ProgramUserStage[]
+}
+
+/** The pool's program with all that is needed to run it. */
+export interface Program extends Omit<UserStageProgram, 'userStages'> {
   readonly arena: ArenaLayout
   readonly calls: readonly StageCall[]
-  /** Most output rows of a step. */
-  readonly outputs: number
   /** Functions of the user that `calls` has calls of; absent without any. */
   readonly userStages?: readonly ProgramUserStage[]
   /** Where a GPU runs the steps: what each hand-off runs, by `Handoff.entry`. Absent where the pool runs all calls of a step in order. */
   readonly entries?: readonly ProgramEntry[]
 }
 
-/** One call of the GPU's program; what it reads was bound when the weights were loaded. */
-export interface CudaCall {
+/** A stage of the GPU's program; what it reads was bound when the weights were loaded. */
+export interface CudaStageCall {
   /** `publish` hands a layer's routed experts to the pool, `awaitRouted` waits for their sum. */
   readonly stage: StageName | 'publish' | 'awaitRouted'
   /** -1 for what belongs to no layer. */
   readonly layer: number
 }
 
+/** Calls a function of the user: see `user-stage.ts`. */
+export interface CudaUserCall {
+  readonly stage: 'user'
+  /** -1 for what belongs to no layer. */
+  readonly layer: number
+  /** Index in `UserStageProgram.userStages`. */
+  readonly user: number
+}
+
+/** One call of the GPU's program. */
+export type CudaCall = CudaStageCall | CudaUserCall
+
 /** A GPU's program: calls in the order in which they are queued. */
 export interface CudaProgram {
   readonly shape: ProgramShape
   readonly step: StepLayout
   readonly calls: readonly CudaCall[]
+  /** Where the GPU leaves results in host memory. */
+  readonly results: ResultsLayout
+  /** Functions of the user that `calls` has calls of; what they see lies in the memory of the results. Absent without any. */
+  readonly user?: UserStageProgram
 }
 
 /** The programs of a plan: of each executor that it uses. */

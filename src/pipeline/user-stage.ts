@@ -1,11 +1,11 @@
 /**
  * User stages: functions of a program's author that run before or after a stage of the model and see what is there, typed. An observer gets a copy,
- * in a thread of its own; a steerer writes to what the model works on, while the pool waits for it.
+ * in a thread of its own; a steerer writes to what the model works on, while the model waits for it.
  */
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { TandemError } from '../errors.ts'
-import { type StageName, type StagePlacement, STAGES, type UserStage } from '../placement/stages.ts'
+import { type StageName, STAGES, type UserStage } from '../placement/stages.ts'
 
 /**
  * What a user stage may see, by the place where it stands; U is the step's number of tokens, O of those whose logits are wanted. There is no place
@@ -109,7 +109,7 @@ export interface UserStageCommon {
   readonly module: URL | string
   /** Name of the exported function, a `UserFunction`. Default `default`. */
   readonly export?: string
-  /** Whether the function may write to its view: then the pool waits for it. Default false. */
+  /** Whether the function may write to its view: then the model waits for it. Default false. */
   readonly steer?: boolean
   /** Passed to every call. Must be cloneable. */
   readonly data?: unknown
@@ -210,17 +210,12 @@ export function userStageOptions({ when, stage, ...rest }: UserStage): UserStage
   return { ...rest, ...(when === 'before' ? { before: stage as Exclude<StageName, 'embed'> } : { after: stage }) }
 }
 
-/** Checks the user stages of a pipeline. Throws `ERR_PIPELINE_INVALID`, also where a stage is not the pool's: they are run there. */
-export function defineUserStages(pipeline: string, list: readonly UserStageOptions[], placement: StagePlacement): UserStage[] {
+/** Checks the user stages of a pipeline. Throws `ERR_PIPELINE_INVALID`. */
+export function defineUserStages(pipeline: string, list: readonly UserStageOptions[]): UserStage[] {
   if (!Array.isArray(list)) throw invalid(pipeline, 'userStages must be a list')
   const stages = list.map((options: UserStageOptions) => defineUserStage(pipeline, options))
   const names = stages.map(({ name }) => name)
   const twice = names.find((name, index) => names.indexOf(name) !== index)
   if (twice !== undefined) throw invalid(pipeline, `two user stages are named '${twice}'`)
-  const [first] = stages
-  const onGpu = STAGES.find((stage) => placement[stage] === 'cuda')
-  if (first && onGpu) {
-    throw invalid(pipeline, `user stage '${first.name}' needs the whole model on 'wasm', and ${onGpu} is on 'cuda'`)
-  }
   return stages
 }

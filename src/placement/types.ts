@@ -304,6 +304,9 @@ export interface DeviceBytes {
   readonly buffers: number
 }
 
+/** Byte offsets of what user stages see, in one memory: see `ArenaLayout`, and `results-layout.ts`. */
+export type ViewLayout = Pick<ArenaLayout, 'step' | 'x' | 'shared' | 'routed' | 'expertIds' | 'expertWeights' | 'logits'>
+
 /** The whole plan: `wasm` alone, `cuda` alone, or the routed experts of some layers on `wasm` and everything else on `cuda`. */
 export interface Plan {
   readonly pipeline: PipelineDefinition

@@ -23,8 +23,8 @@ export interface Share {
   readonly end: number
 }
 
-/** Runs a call of a user stage. */
-export type UserCallers = (context: WorkerContext, call: UserCall) => void
+/** Runs a call of a user stage. False when the step is to be abandoned. */
+export type RunUserCall = (context: WorkerContext, call: UserCall) => boolean
 
 /** Most panels of a chunk. */
 const MAX_CHUNK_PANELS = 32
@@ -55,7 +55,7 @@ export class WorkerContext {
   step = 0
   header: Int32Array<SharedArrayBuffer> | undefined
   /** Worker 0, where the program has user stages: runs them. */
-  userCallers: UserCallers | undefined
+  runUserCall: RunUserCall | undefined
   /** Products shared out since the last barrier; the same for all workers. */
   #products = 0
   readonly #control: Int32Array<SharedArrayBuffer>

@@ -22,7 +22,7 @@ import { Timeline } from '../trace/timeline.ts'
 import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
 import { compileKernels, type Kernels } from './kernels.ts'
 import { checkPanelLayout } from './panel-layout.ts'
-import { UserStageHost } from './user-stages/host.ts'
+import { UserStageHost } from '../user-stages/host.ts'
 import { ServePool } from './pool.ts'
 import type { PanelFile, ServeTask } from './protocol.ts'
 
@@ -109,7 +109,8 @@ export class WasmExecutor {
     this.stageTimes = options.profile ? new StageTimes(options.threads, calls.length) : undefined
     const { traceEvents = 0 } = options
     this.timelines = traceEvents > 0 ? Array.from({ length: options.threads }, () => new Timeline(traceEvents)) : []
-    this.userStages = options.program.userStages && new UserStageHost(options.program)
+    const { userStages } = options.program
+    this.userStages = userStages && new UserStageHost({ ...options.program, userStages })
     this.#pool = new ServePool(options.threads)
     debug?.(`starting ${options.threads} workers on ${options.cores} cores, ${this.#spins()} spins before a wait sleeps`)
     const workers = Array.from({ length: options.threads }, (_, worker) => this.#serve(worker))
@@ -197,7 +198,7 @@ export class WasmExecutor {
       if (signal?.aborted) throw new TandemError('ERR_ABORTED', 'loading was aborted', { cause: signal.reason })
       if (ready === threads) {
         debug?.(`${threads} workers serve; ${totalBytes} bytes read in ${msSince(begun)}`)
-        return this.userStages?.whenReady()
+        return this.userStages?.whenReady(deadlineMs)
       }
       if (performance.now() - lastChange > deadlineMs) throw new TandemError('ERR_TIMEOUT', `loading made no progress for ${deadlineMs} ms`)
       try {

@@ -3,7 +3,7 @@ import type { ErrorRecord } from '../errors.ts'
 import type { Program } from '../pipeline/program.ts'
 import type { FileRange } from '../native/map-file.ts'
 import type { Load } from '../placement/loads.ts'
-import type { UserStageTask } from './user-stages/protocol.ts'
+import type { UserStageTask } from '../user-stages/protocol.ts'
 
 /** Weights in a file of panels (`sidecar/`), which the main thread keeps open while they are loaded. */
 export interface PanelFile {

@@ -11,14 +11,15 @@ import { Ring } from '../ring/ring.ts'
 import type { WaitOptions } from '../ring/wait.ts'
 import { StageTimes } from '../trace/stage-times.ts'
 import { Timeline } from '../trace/timeline.ts'
-import { WorkerContext } from './context.ts'
+import type { UserStageTask } from '../user-stages/protocol.ts'
+import { type RunUserCall, WorkerContext } from './context.ts'
 import { instantiateKernels } from './kernels.ts'
 import { loadWeights } from './load.ts'
 import type { ServeResult, ServeTask } from './protocol.ts'
 import { serveHandoffs } from './serve-handoffs.ts'
 import { serveSteps } from './serve-steps.ts'
 import { StageClock, TimedFanIn } from './stage-clock.ts'
-import { userCallers } from './user-stages/callers.ts'
+import { userCallers } from '../user-stages/callers.ts'
 
 function makeContext(task: ServeTask, words: Int32Array<SharedArrayBuffer>, barrier: FanIn, wait: WaitOptions): WorkerContext {
   const { arena } = task.program
@@ -33,6 +34,13 @@ function makeContext(task: ServeTask, words: Int32Array<SharedArrayBuffer>, barr
     }
   })
   return new WorkerContext({ program: task.program, arenas, worker: task.worker, workers: task.workers, control: words, barrier, wait })
+}
+
+/** What worker 0 has of user stages, all of whose calls it makes. Throws `ERR_USER_STAGE`. */
+async function makeUserCalls(task: ServeTask, userStages: UserStageTask): Promise<RunUserCall> {
+  const { userStages: stages = [], ...program } = task.program
+  const callers = await userCallers({ ...program, userStages: stages }, userStages, task)
+  return (context, { user, layer, arena }) => callers[user]!(context, { user, layer }, context.arena(arena).bytes, stages[user]!.fields)
 }
 
 /** The workers' barrier, and where a profile or a trace is wanted the clock that knows how long it was waited at. */
@@ -53,7 +61,7 @@ export default async function serve(task: ServeTask): Promise<ServeResult> {
   try {
     const wait: WaitOptions = { spins: task.spins, deadlineMs: task.deadlineMs, what: 'the other workers' }
     const context = makeContext(task, words, barrier, wait)
-    if (task.userStages) context.userCallers = await userCallers(task.program, task.userStages, task.deadlineMs)
+    if (task.userStages) context.runUserCall = await makeUserCalls(task, task.userStages)
     const shouldStop = (): boolean => Atomics.load(words, CONTROL.stop) !== 0 || isPoisoned(words)
     loadWeights(context, words, task, shouldStop)
     if (shouldStop()) return {}

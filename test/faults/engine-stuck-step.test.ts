@@ -19,6 +19,9 @@ test('engine.close ends what waits for a stuck step', async () => {
     logits: () => {
       throw new Error('there are none')
     },
+    hidden: () => {
+      throw new Error('there are none')
+    },
     close: async () => stuck.reject(new TandemError('ERR_CLOSED', 'closed')),
   }
   const engine = new Engine({ ...planned, executor })

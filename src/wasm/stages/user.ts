@@ -4,5 +4,5 @@ import type { WorkerContext } from '../context.ts'
 
 /** Runs the stage on worker 0. */
 export function user(context: WorkerContext, call: UserCall): void {
-  context.userCallers?.(context, call)
+  if (context.runUserCall?.(context, call) === false) context.abandonStep()
 }

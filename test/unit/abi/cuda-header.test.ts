@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { HANDOFF } from '../../../src/abi/control.ts'
-import { CUDA_ABI_VERSION, CUDA_FUNCTIONS, CUDA_STATUS, CUDA_STRUCTS } from '../../../src/abi/cuda.ts'
+import { CUDA_ABI_VERSION, CUDA_FUNCTIONS, CUDA_RESULTS, CUDA_ROWS, CUDA_STATUS, CUDA_STRUCTS } from '../../../src/abi/cuda.ts'
 
 const commented = readFileSync(new URL('../../../cuda/tandem_cuda.h', import.meta.url), 'utf8')
 const header = commented.replaceAll(/\/\*[\s\S]*?\*\//g, '')
@@ -68,8 +68,9 @@ test('the same functions with the same parameters in the same order', () => {
 })
 
 test('the same constants', () => {
-  const statuses = Object.entries(CUDA_STATUS).map(([name, value]) => [`TCU_${snake(name)}`, value])
-  expect(constants).toEqual({ TCU_ABI_VERSION: CUDA_ABI_VERSION, ...Object.fromEntries(statuses) })
+  const named = [CUDA_STATUS, CUDA_RESULTS, CUDA_ROWS].flatMap((table) => Object.entries<number>(table))
+  const ours = named.map(([name, value]) => [`TCU_${snake(name)}`, value])
+  expect(constants).toEqual({ TCU_ABI_VERSION: CUDA_ABI_VERSION, ...Object.fromEntries(ours) })
 })
 
 test('the words behind the published hand-offs lie where the header says', () => {

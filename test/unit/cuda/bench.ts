@@ -25,6 +25,8 @@ const AT = {
   topIds: 1024,
   topLogits: 1280,
   logits: 1536,
+  hidden: 2048,
+  rows: 3072,
   slot: 4096,
 }
 const RECORD = { tokenIds: 0, positions: 16, cacheRows: 32, outputs: 48, runs: 64, blockTables: 80 }
@@ -92,6 +94,7 @@ export class Bench implements Disposable {
       finished: word(AT.finished),
       status: word(AT.status),
       logits: word(AT.logits),
+      hidden: word(AT.hidden),
       topIds: word(AT.topIds),
       topLogits: word(AT.topLogits),
       marks: null,
@@ -120,6 +123,7 @@ export class Bench implements Disposable {
         expertWeights: slot + SLOT.expertWeights,
         routed: slot + SLOT.routed,
         entry: ENTRY,
+        holds: 0,
       },
     )
   }
@@ -189,6 +193,21 @@ export class Bench implements Disposable {
     Atomics.add(this.#words, AT.completed / 4, 1)
   }
 
+  /** Floats of the host's memory for rows; written by a test, or by the stand-in. */
+  get rows(): Float32Array<SharedArrayBuffer> {
+    return this.#floats.subarray(AT.rows / 4, AT.rows / 4 + TOKENS * HIDDEN)
+  }
+
+  /** Their address. */
+  get rowsAddress(): number {
+    return this.address + AT.rows
+  }
+
+  /** What the head multiplied: row `index` of the last step. */
+  hidden(index: number): Float32Array {
+    return this.#floats.slice(AT.hidden / 4 + index * HIDDEN, AT.hidden / 4 + (index + 1) * HIDDEN)
+  }
+
   poison(): void {
     Atomics.store(this.#words, AT.poison / 4, 1)
   }
@@ -239,11 +258,21 @@ export class Bench implements Disposable {
     return [...this.#words.slice(AT.topIds / 4 + index * TOP, AT.topIds / 4 + (index + 1) * TOP)]
   }
 
+  /** A token's row of the embedding. */
+  embedding(token: number): Float32Array {
+    return this.#embedding.slice(token * HIDDEN, (token + 1) * HIDDEN)
+  }
+
+  /** What the head multiplies in a step without the layer, in float64. */
+  hiddenReference(token: number): number[] {
+    const x = [...this.embedding(token)]
+    const rms = Math.sqrt(x.reduce((sum, value) => sum + value * value, 0) / HIDDEN + EPSILON)
+    return x.map((value, index) => (value / rms) * this.#norm[index]!)
+  }
+
   /** The logits of a step without the layer, in float64. */
   reference(token: number): number[] {
-    const x = [...this.#embedding.subarray(token * HIDDEN, (token + 1) * HIDDEN)]
-    const rms = Math.sqrt(x.reduce((sum, value) => sum + value * value, 0) / HIDDEN + EPSILON)
-    const normed = x.map((value, index) => (value / rms) * this.#norm[index]!)
+    const normed = this.hiddenReference(token)
     return Array.from({ length: VOCABULARY }, (_, row) =>
       normed.reduce((sum, value, index) => sum + value * this.#head[row * HIDDEN + index]!, 0),
     )

@@ -15,7 +15,7 @@ function recorded(): { graphs: Graphs; calls: string[]; get: (key: string) => bi
     },
     tcu_graph_free: (_: bigint, graph: bigint) => void calls.push(`free ${graph}`),
   } as unknown as CudaFunctions
-  const graphs = new Graphs(tcu, 0n)
+  const graphs = new Graphs(tcu, 0n, 1)
   return { graphs, calls, get: (key) => graphs.get(key, () => void calls.push(`stages of ${key}`)) }
 }
 

@@ -1,6 +1,6 @@
 // The stand-in for a GPU does what cuda/tandem_cuda.h says, and fails as cuda/host/faults.h says.
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { CUDA_STATUS } from '../../../src/abi/cuda.ts'
+import { CUDA_RESULTS, CUDA_ROWS, CUDA_STATUS } from '../../../src/abi/cuda.ts'
 import type { CudaLibrary } from '../../../src/cuda/library.ts'
 import { loadCudaLibrary } from '../../../src/cuda/library.ts'
 import { type FAULT, standIn } from '../../fixtures/stand-in.ts'
@@ -42,6 +42,46 @@ describe.skipIf(!standIn)('the stand-in', () => {
     expect(library.functions.tcu_device_info(0).freeBytes).toBe(5_000_000)
     process.env[LIMIT] = '1000'
     expect(() => new Bench(library)).toThrow(/out of memory/)
+  })
+
+  test('a step in parts: rows are read at the end of one and written at the beginning of the next', async () => {
+    using bench = new Bench(library)
+    const { tcu, engine, rowsAddress } = bench
+    bench.begin([3, 5])
+    tcu.tcu_embed(engine)
+    tcu.tcu_read_rows(engine, CUDA_ROWS.x, rowsAddress)
+    tcu.tcu_end_step(engine)
+    await bench.finished(1)
+    expect([...bench.rows.subarray(0, 2 * HIDDEN)]).toEqual([...bench.embedding(3), ...bench.embedding(5)])
+    bench.rows.set(bench.embedding(6), HIDDEN)
+    bench.begin([3, 5])
+    tcu.tcu_write_rows(engine, CUDA_ROWS.x, rowsAddress)
+    tcu.tcu_head(engine, CUDA_RESULTS.logits | CUDA_RESULTS.hidden)
+    tcu.tcu_end_step(engine)
+    await bench.finished(2)
+    for (const [index, token] of [3, 6].entries()) {
+      expect(Math.max(...bench.reference(token).map((value, id) => Math.abs(value - bench.logits(index)[id]!)))).toBeLessThan(1e-5)
+      expect(Math.max(...bench.hiddenReference(token).map((value, at) => Math.abs(value - bench.hidden(index)[at]!)))).toBeLessThan(1e-5)
+    }
+  })
+
+  test('rows are copied inside a step, to registered memory, where there are any, and nobody chooses experts', () => {
+    using bench = new Bench(library)
+    const { tcu, engine, rowsAddress } = bench
+    const refused = expect.objectContaining({ code: 'ERR_KERNEL' })
+    expect(() => tcu.tcu_read_rows(engine, CUDA_ROWS.x, rowsAddress)).toThrow(refused)
+    bench.begin([1])
+    for (const [rows, host] of [
+      [CUDA_ROWS.x, 4096],
+      [CUDA_ROWS.x, null],
+      [CUDA_ROWS.routed, rowsAddress],
+      [5, rowsAddress],
+      [-1, rowsAddress],
+    ] as const) {
+      expect(() => tcu.tcu_read_rows(engine, rows, host)).toThrow(refused)
+      expect(() => tcu.tcu_write_rows(engine, rows, host)).toThrow(refused)
+    }
+    expect(() => tcu.tcu_write_rows(engine, CUDA_ROWS.expertIds, rowsAddress)).toThrow(refused)
   })
 
   test('runs a step: logits and the best of them', async () => {

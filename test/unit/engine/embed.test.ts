@@ -99,18 +99,6 @@ describe('embeddings', () => {
     expect(await codeOf(engine.embed([[1]]))).toBe('ERR_KV_EXHAUSTED')
     for (const session of sessions) await session.close()
   })
-
-  test('need the head on the pool', async () => {
-    const { sequences } = engine.plan.limits
-    expect(sequences).toBe(4)
-    const session = engine.session()
-    // an executor without hidden states is a GPU's
-    await session.close()
-    const { SequenceState } = await import('../../../src/engine/session.ts')
-    const host = { loop: {}, blocks: { turns: { join: () => undefined } }, assertOpen: () => undefined }
-    const withoutStates = new SequenceState(host as never)
-    expect(await codeOf(withoutStates.hiddenStates([1], 'last', () => undefined))).toBe('ERR_PIPELINE_INVALID')
-  })
 })
 
 describe('scores', () => {

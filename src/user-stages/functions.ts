@@ -1,7 +1,7 @@
 /** Imports the functions of user stages and calls them. */
-import { TandemError } from '../../errors.ts'
-import type { ProgramShape, ProgramUserStage } from '../../pipeline/program.ts'
-import type { StepView, UserStageContext } from '../../pipeline/user-stage.ts'
+import { TandemError } from '../errors.ts'
+import type { ProgramShape, ProgramUserStage } from '../pipeline/program.ts'
+import type { StepView, UserStageContext } from '../pipeline/user-stage.ts'
 
 /** A user's function, as the threads call it. */
 export type AnyUserFunction = (view: StepView, context: UserStageContext) => unknown

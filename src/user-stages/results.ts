@@ -1,5 +1,5 @@
 /** What a user stage's function returns, as the program reads it. */
-import type { TandemError } from '../../errors.ts'
+import type { TandemError } from '../errors.ts'
 
 /** What one call of a user stage's function returned. */
 export interface UserStageResult<Value = unknown> {

@@ -1,18 +1,18 @@
 /** An observer's thread: takes records from its queue, one after the other, and gives them to the user's function. */
 import { parentPort, workerData } from 'node:worker_threads'
-import { invariant, TandemError } from '../../errors.ts'
-import { isPoisoned, poison } from '../../ring/poison.ts'
-import { Ring } from '../../ring/ring.ts'
+import { invariant, TandemError } from '../errors.ts'
+import { isPoisoned, poison } from '../ring/poison.ts'
+import { Ring } from '../ring/ring.ts'
 import { importUserFunction, userContext, userFailure } from './functions.ts'
-import { type ObserverTask, QUEUE, queueRecords, type UserStageMessage } from './protocol.ts'
+import { type ObserverTask, type Post, QUEUE, queueRecords } from './protocol.ts'
 import { readView, RECORD_HEADER, recordPlaces } from './view.ts'
 
 const { program, user, queue, port } = workerData as ObserverTask
-const stage = program.userStages?.[user]
+const stage = program.userStages[user]
 invariant(stage, 'an observer without a user stage')
 const words = new Int32Array(queue)
 const ring = new Ring(words, QUEUE.ring, stage.queue, 1)
-const post = (message: UserStageMessage): void => port.postMessage(message)
+const post: Post = (message) => port.postMessage(message)
 
 /** Ends the queue: whoever fills it shall not wait for this thread any more. */
 function fail(error: TandemError): void {

@@ -1,14 +1,20 @@
-/** Views of user stages: where their arrays lie, in an arena or in a record of an observer's queue, and how they become typed arrays. */
-import { RUN_WORDS } from '../../abi/step.ts'
-import type { Program, ProgramUserStage, ViewField } from '../../pipeline/program.ts'
-import type { StepView, TokenRun } from '../../pipeline/user-stage.ts'
-import { Layout } from '../../ring/arena.ts'
+/** Views of user stages: where their arrays lie, where the model works or in a record of an observer's queue, and how they become typed arrays. */
+import { RUN_WORDS } from '../abi/step.ts'
+import type { ProgramUserStage, UserStageProgram, ViewField } from '../pipeline/program.ts'
+import type { StepView, TokenRun } from '../pipeline/user-stage.ts'
+import { Layout } from '../ring/arena.ts'
 
 /** How much there is of everything. */
 export interface ViewCounts {
   readonly tokens: number
   readonly runs: number
   readonly outputs: number
+}
+
+/** The step at hand. */
+export interface StepAtHand extends ViewCounts {
+  /** Its number. */
+  readonly step: number
 }
 
 /** Byte offsets of what a view is made of. */
@@ -23,13 +29,16 @@ export interface ViewPlaces {
 export const RECORD_HEADER = { step: 0, layer: 1, tokens: 2, runs: 3, outputs: 4 } as const
 const RECORD_HEADER_BYTES = 64
 
-/** Where everything lies in an arena. */
-export function arenaPlaces({ arena, step }: Program, { fields }: ProgramUserStage): ViewPlaces {
+/** Where everything lies that the model works on. */
+export function viewPlaces({ arena, step }: UserStageProgram, fields: readonly ViewField[]): ViewPlaces {
   return { tokenIds: arena.step + step.tokenIds, positions: arena.step + step.positions, runs: arena.step + step.runs, fields }
 }
 
 /** Where everything lies in a record, and the bytes of the largest. */
-export function recordPlaces({ step, ubatch, outputs }: Program, { fields }: ProgramUserStage): { places: ViewPlaces; bytes: number } {
+export function recordPlaces(
+  { step, ubatch, outputs }: UserStageProgram,
+  { fields }: ProgramUserStage,
+): { places: ViewPlaces; bytes: number } {
   const layout = new Layout(RECORD_HEADER_BYTES)
   const places = {
     tokenIds: layout.reserve(ubatch * 4),
