@@ -24,3 +24,11 @@ export const RUN_WORDS = 4
 
 /** Bytes of the header. */
 export const STEP_HEADER_BYTES = 64
+
+/** The best logits of an output: best first, of equals the lower id. What is not finite comes before all else, so the first tells of the whole row. */
+export interface BestLogits {
+  /** i32[count] */
+  readonly ids: Int32Array
+  /** f32[count]: the logits of these tokens. */
+  readonly logits: Float32Array
+}

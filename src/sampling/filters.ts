@@ -18,6 +18,8 @@ export interface Filters {
    * until the next call, in an order that depends on nothing but the logits. Never empty.
    */
   apply(logits: Float32Array, largest: number): Int32Array
+  /** The same where top-k has been done: `logits: f32[topK or more]`, best first, are what it left. What passes is told by index, from 0 on. */
+  applySorted(logits: Float32Array): Int32Array
 }
 
 /** Top-p without top-k finds its cut in a histogram of the logits: this many buckets for each unit of logit, */
@@ -29,21 +31,33 @@ const BUCKETS = 32 * BUCKETS_PER_UNIT
 export function createFilters({ topK, topP, minP }: FilterOptions): Filters {
   let ids = new Int32Array(0)
   let values = new Float32Array(0)
+  let indexes = new Int32Array(0)
   const masses = new Float64Array(BUCKETS)
   const logMinP = minP > 0 ? Math.log(minP) : -Infinity
 
   return {
     apply(logits, largest) {
       if (ids.length !== logits.length) ids = new Int32Array(logits.length)
-      const floor = largest + logMinP
       if (topK > 0 && topK < logits.length) {
         const top = ids.subarray(0, topK)
         const count = selectTop(logits, top)
-        const mass = topP < 1 ? topP * massOf(logits, largest, top, count) : Infinity
-        return top.subarray(0, cut(logits, largest, top, count, floor, mass))
+        return trim(logits, largest, top, count)
       }
+      const floor = largest + logMinP
       return ids.subarray(0, topP < 1 ? keepMass(logits, largest, floor) : keepFrom(logits, floor, Infinity))
     },
+    applySorted(logits) {
+      if (indexes.length !== topK) indexes = Int32Array.from({ length: topK }, (_, index) => index)
+      let count = topK
+      while (count > 1 && logits[count - 1] === -Infinity) count--
+      return trim(logits, logits[0] as number, indexes, count)
+    },
+  }
+
+  /** What top-p and min-p leave of the first `count` of `sorted`, the ids of the best logits. */
+  function trim(logits: Float32Array, largest: number, sorted: Int32Array, count: number): Int32Array {
+    const mass = topP < 1 ? topP * massOf(logits, largest, sorted, count) : Infinity
+    return sorted.subarray(0, cut(logits, largest, sorted, count, largest + logMinP, mass))
   }
 
   /** Puts the tokens with a logit of at least `floor` into `ids`, of those equal to it only the first `ties`. Returns how many. */
