@@ -75,9 +75,9 @@ uint64_t lay_out(const tcu_shape &s, char *base, buffers &b) {
   c.take(b.pairs.tiles, s.device_experts ? 1 + 2 * (pairs / LEAST_TILE_TOKENS + experts) : 0);
 
   c.take(b.logits, outputs * vocabulary);
-  const uint64_t first = (uint64_t)top_parts(s.vocabulary) * (uint64_t)s.top;
+  const uint64_t first = (uint64_t)best_slices(s.vocabulary, 0) * (uint64_t)s.top;
   c.take(b.best[0], outputs * first);
-  c.take(b.best[1], outputs * (uint64_t)top_parts((int)first) * (uint64_t)s.top);
+  c.take(b.best[1], outputs * (uint64_t)best_slices((int)first, 1) * (uint64_t)s.top);
   c.take(b.counters, COUNTERS);
   return c.used;
 }

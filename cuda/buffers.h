@@ -8,7 +8,7 @@
 
 enum { KV_BLOCK_TOKENS = 32, UPLOAD_LANES = 4, DECODE_TOKENS = 8, GROUP = 16 };
 enum { GATING_SOFTMAX = 1, GATING_SIGMOID = 2 };
-enum { MOST_USED = 64, MOST_TOP = 64 }; /* experts of a token; best tokens told for an output row */
+enum { MOST_USED = 64, MOST_TOP = 64 }; /* experts of a token; best tokens told of an output row */
 
 /*
  * Rows quantised to 8 bits, the same numbers as the records of wasm/activations.h in an order that suits the device:
@@ -65,16 +65,19 @@ struct buffers {
   float *shared, *routed; /* f32[ubatch, hidden] */
   groups pairs;
   float *logits;       /* f32[outputs, vocabulary] */
-  uint64_t *best[2];   /* keys of the best logits, while they are being found: u64[outputs, parts * top] (head.cu) */
+  uint64_t *best[2];   /* keys of the best logits, while they are being found: u64[outputs, slices * top] (head.cu) */
   uint32_t *counters;  /* see enum counter */
 };
 
 /* Words of `counters`, on the device, all zero at the start. */
 enum counter { COUNTER_PUBLISHED = 0, COUNTER_FINISHED = 1, COUNTER_FAILED = 2, COUNTER_TICKET = 3, COUNTERS = 64 };
 
-/* Logits that one block of the head's top-k sorts, and how many blocks that makes of `count` of them. */
-enum { TOP_SLICE = 2048 };
-inline int top_parts(int count) { return (count + TOP_SLICE - 1) / TOP_SLICE; }
+/* Keys that one block finds the best of (head.cu), in the first pass and in later ones; how many such slices `count` keys make in a pass. */
+enum { FIRST_THREADS = 512, FIRST_SLICE = 2048, LATER_THREADS = 1024, LATER_SLICE = 8192 };
+inline int best_slices(int count, int round) {
+  const int slice = round == 0 ? FIRST_SLICE : LATER_SLICE;
+  return (count + slice - 1) / slice;
+}
 
 /* buffers.cu: lays the buffers out from `base` on, each on 256 bytes, and returns how many bytes they take. `base` may be null. */
 uint64_t lay_out(const tcu_shape &shape, char *base, buffers &b);

@@ -145,6 +145,9 @@ int experts_tiles(tcu_engine &e, const tcu_ffn &ffn, int tokens);
 /* elementwise.cu: y = silu(gate) * up in the given forms; gated: f32[rows, 2 * columns], gate's columns, then up's. */
 int silu_and_quantize(tcu_engine &e, const activations &y, int forms, const float *gated, int columns, int rows);
 
+/* head.cu: ids and logits of the `top` best of every row of e.b.logits, to host memory. */
+int tell_best(tcu_engine &e, int rows, int top);
+
 /* embed.cu: e.b.x = rows of the embedding. */
 int embed(tcu_engine &e);
 /* router.cu: ids and weights of e.b.router_logits; with a slot also there, with the records, and told when `publish` is true. */

@@ -88,7 +88,7 @@ typedef struct tcu_shape {
   int32_t outputs;          /* most logit rows of a step */
   int32_t kv_blocks;        /* blocks of KV_BLOCK_TOKENS = 32 tokens in each cache */
   int32_t blocks_per_sequence;
-  int32_t top;              /* best tokens told for each output row, 0 (none, which saves a pass over the logits) to 64 */
+  int32_t top;              /* most best tokens that a step may want told of an output row, 0 to 64 */
   int32_t deadline_ms;      /* longest that tcu_await_routed waits */
 } tcu_shape;
 
@@ -150,8 +150,12 @@ typedef struct tcu_host {
   int32_t *status;         /* device: tcu_status of the first failure inside a step, 0 while there is none; written before `finished` */
   float *logits;           /* f32[outputs, vocabulary] */
   float *hidden;           /* f32[outputs, hidden]: what the head multiplies, after the last norm; null: TCU_HIDDEN is never asked for */
-  int32_t *top_ids;        /* i32[outputs, top]: the tokens with the highest logits, best first, ties to the lower id; null when top is 0 */
-  float *top_logits;       /* f32[outputs, top]; null when top is 0 */
+  /*
+   * i32[outputs, shape.top], f32[outputs, shape.top], null when that is 0: the tokens with the highest logits, best first, ties to the lower id. NaN
+   * and both infinities come before all else, so that a first one that is finite says that its whole row is.
+   */
+  int32_t *top_ids;
+  float *top_logits;
   uint64_t *marks;         /* tcu_mark writes here */
   int32_t mark_count;
 } tcu_host;
@@ -217,8 +221,8 @@ int tcu_routed_experts(tcu_engine *engine, int32_t layer);
 int tcu_await_routed(tcu_engine *engine, int32_t layer);
 /* x += routed + shared */
 int tcu_combine(tcu_engine *engine, int32_t layer);
-/* logits, and the best of each row when the shape has `top`. `results`: which of `tcu_results` go to host memory beside the best. */
-int tcu_head(tcu_engine *engine, int32_t results);
+/* To host memory: which of `tcu_results` the bits in `results` say, and the `top` best of each row (0: none, which saves a pass over the logits). */
+int tcu_head(tcu_engine *engine, int32_t results, int32_t top);
 /* Copies the step's rows to registered host memory, back to back. `rows`: a `tcu_rows`. */
 int tcu_read_rows(tcu_engine *engine, int32_t rows, void *host);
 /* Copies the step's rows from there. */

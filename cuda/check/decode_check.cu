@@ -41,7 +41,7 @@ template <typename Each> static void queue_stages(decode_rig &r, Each each) {
     else stage("routedExperts", tcu_routed_experts(r.e, layer));
     stage("combine", tcu_combine(r.e, layer));
   }
-  stage("head", tcu_head(r.e, 1));
+  stage("head", tcu_head(r.e, TCU_LOGITS, 0));
 }
 
 static std::vector<float> logits_of(decode_rig &r) {

@@ -140,8 +140,9 @@ struct rig {
     embedding = weights(z.embedding_format, z.vocabulary, z.hidden, row);
     std::vector<uint8_t> head = weights(z.head_format, z.vocabulary, z.hidden, row);
     /* equal logits, and one that is NaN */
-    memcpy(head.data() + 900 * row, head.data() + 3 * row, row);
-    memcpy(head.data() + 77 * row, head.data() + 3 * row, row);
+    for (const size_t equal : {77, 900}) {
+      if (z.vocabulary > (int)equal) memcpy(head.data() + equal * row, head.data() + 3 * row, row);
+    }
     if (z.head_format == FORMAT_F32) memset(head.data() + 5 * row, 0xff, row);
     model.embedding = matrix(embedding, z.embedding_format, z.vocabulary, z.hidden);
     model.head = matrix(head, z.head_format, z.vocabulary, z.hidden);

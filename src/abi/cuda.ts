@@ -200,7 +200,7 @@ export const CUDA_FUNCTIONS = {
   tcu_routed_experts: [engine, layer],
   tcu_await_routed: [engine, layer],
   tcu_combine: [engine, layer],
-  tcu_head: [engine, ['results', 'i32', 'in']],
+  tcu_head: [engine, ['results', 'i32', 'in'], ['top', 'i32', 'in']],
   tcu_read_rows: [engine, ['rows', 'i32', 'in'], ['host', 'pointer', 'in']],
   tcu_write_rows: [engine, ['rows', 'i32', 'in'], ['host', 'pointer', 'in']],
   tcu_end_step: [engine],

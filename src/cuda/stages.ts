@@ -14,7 +14,7 @@ const STAGES: Readonly<Record<CudaStageCall['stage'], QueueStage>> = {
   routedExperts: (tcu, engine, layer) => tcu.tcu_routed_experts(engine, layer),
   awaitRouted: (tcu, engine, layer) => tcu.tcu_await_routed(engine, layer),
   combine: (tcu, engine, layer) => tcu.tcu_combine(engine, layer),
-  head: (tcu, engine, _layer, results) => tcu.tcu_head(engine, results),
+  head: (tcu, engine, _layer, results) => tcu.tcu_head(engine, results, 0),
 }
 
 /** Queues one call of the program; returns at once. `results`: what the head is to leave, `CUDA_RESULTS`. */

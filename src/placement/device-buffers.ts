@@ -13,8 +13,9 @@ const DECODE_BLOCKS = 2048
 /** Pairs of the smallest tile that the routed experts are computed in, cuda/buffers.h. */
 const LEAST_TILE_TOKENS = 64
 
-/** Logits that one block of the head's top-k sorts. */
-const TOP_SLICE = 2048
+/** Keys that one block of the head finds the best of, in the first pass and in later ones: cuda/buffers.h. */
+const FIRST_SLICE = 2048
+const LATER_SLICE = 8192
 
 /** Words that the kernels count in. */
 const COUNTERS = 64
@@ -55,8 +56,8 @@ export function deviceBufferBytes(shape: DeviceShape): number {
   const { hidden, heads, kvHeads, headDim, vocabulary, ubatch, outputs, experts, expertsUsed, ffn, ffnExpert, deviceExperts, top } = shape
   const pairs = deviceExperts ? ubatch * expertsUsed : 0
   const rows = Math.max(ubatch * ffn, pairs * ffnExpert)
-  const firstBest = Math.ceil(vocabulary / TOP_SLICE) * top
-  const secondBest = Math.ceil(firstBest / TOP_SLICE) * top
+  const firstBest = Math.ceil(vocabulary / FIRST_SLICE) * top
+  const secondBest = Math.ceil(firstBest / LATER_SLICE) * top
   const buffers = [
     ...stepBytes(shape),
     ubatch * hidden * F32,

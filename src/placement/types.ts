@@ -272,7 +272,7 @@ export interface DeviceShape {
   readonly outputs: number
   readonly kvBlocks: number
   readonly blocksPerSequence: number
-  /** Best tokens told for each output row. */
+  /** Most best tokens that a step may want told of an output row. */
   readonly top: number
 }
 

@@ -1,4 +1,5 @@
 /** A model made by hand on the stand-in: an embedding, a head, and a layer whose experts are the pool's, which the test plays. All F32. */
+import { CUDA_RESULTS } from '../../../src/abi/cuda.ts'
 import type { CudaFunctions, CudaLibrary, CudaStruct, Handle } from '../../../src/cuda/library.ts'
 
 /** Columns of everything. */
@@ -153,10 +154,10 @@ export class Bench implements Disposable {
     })
   }
 
-  /** Embedding, head and end. */
-  queue(): void {
+  /** Embedding, head and end. `top`: best logits that are told. */
+  queue(results: number = CUDA_RESULTS.logits, top = TOP): void {
     this.tcu.tcu_embed(this.engine)
-    this.tcu.tcu_head(this.engine, 1)
+    this.tcu.tcu_head(this.engine, results, top)
     this.tcu.tcu_end_step(this.engine)
   }
 
@@ -183,7 +184,7 @@ export class Bench implements Disposable {
     tcu.tcu_publish(engine, 0)
     tcu.tcu_await_routed(engine, 0)
     tcu.tcu_combine(engine, 0)
-    tcu.tcu_head(engine, 1)
+    tcu.tcu_head(engine, CUDA_RESULTS.logits, TOP)
     tcu.tcu_end_step(engine)
   }
 
@@ -206,6 +207,13 @@ export class Bench implements Disposable {
   /** What the head multiplied: row `index` of the last step. */
   hidden(index: number): Float32Array {
     return this.#floats.slice(AT.hidden / 4 + index * HIDDEN, AT.hidden / 4 + (index + 1) * HIDDEN)
+  }
+
+  /** Overwrites a weight of the head. */
+  setHead(row: number, value: number): void {
+    this.#floats[AT.slot / 4] = value
+    this.tcu.tcu_upload(this.engine, 1, this.weights + this.#embedding.byteLength + row * HIDDEN * 4, this.address + AT.slot, 4)
+    this.tcu.tcu_upload_wait(this.engine, 1)
   }
 
   poison(): void {

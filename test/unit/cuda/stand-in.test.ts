@@ -56,7 +56,7 @@ describe.skipIf(!standIn)('the stand-in', () => {
     bench.rows.set(bench.embedding(6), HIDDEN)
     bench.begin([3, 5])
     tcu.tcu_write_rows(engine, CUDA_ROWS.x, rowsAddress)
-    tcu.tcu_head(engine, CUDA_RESULTS.logits | CUDA_RESULTS.hidden)
+    tcu.tcu_head(engine, CUDA_RESULTS.logits | CUDA_RESULTS.hidden, 0)
     tcu.tcu_end_step(engine)
     await bench.finished(2)
     for (const [index, token] of [3, 6].entries()) {
@@ -96,6 +96,37 @@ describe.skipIf(!standIn)('the stand-in', () => {
       const order = [...expected.keys()].toSorted((a, b) => expected[b]! - expected[a]! || a - b)
       expect(bench.topIds(index)).toEqual(order.slice(0, 3))
     }
+  })
+
+  test('tells as many of the best as are wanted, in rows that have room for all', async () => {
+    using bench = new Bench(library)
+    const [first, second] = [3, 5].map((token) => bench.best(token))
+    bench.begin([3, 5])
+    bench.queue(0, 1)
+    await bench.finished(1)
+    expect([bench.topIds(0), bench.topIds(1)]).toEqual([
+      [first, 0, 0],
+      [second, 0, 0],
+    ])
+    expect([...bench.logits(0)]).toEqual(Array.from({ length: VOCABULARY }, () => 0))
+    bench.begin([3, 5])
+    bench.queue(CUDA_RESULTS.logits, 0)
+    await bench.finished(2)
+    expect(bench.topIds(0)).toEqual([first, 0, 0])
+    expect(bench.logits(0)[first!]).toBeCloseTo(Math.max(...bench.reference(3)), 4)
+    bench.begin([3])
+    for (const top of [-1, 4])
+      expect(() => bench.queue(CUDA_RESULTS.logits, top)).toThrow(new RegExp(`the best ${top}, the engine has room for 3`))
+  })
+
+  test.each([Number.NaN, Infinity, -Infinity])('tells a logit that is %d before all others', async (bad) => {
+    using bench = new Bench(library)
+    bench.setHead(6, bad)
+    bench.begin([3])
+    bench.queue(0, 2)
+    await bench.finished(1)
+    const finite = bench.reference(3).map((value, id) => (id === 6 ? -Infinity : value))
+    expect(bench.topIds(0)).toEqual([6, finite.indexOf(Math.max(...finite)), 0])
   })
 
   test('launches a recorded step with other tokens', async () => {
