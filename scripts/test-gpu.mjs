@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url'
 import { probeCuda } from '../src/cuda/probe.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
-const TESTS = ['test/golden/cuda-logits.test.ts', 'test/unit/engine/device-results.test.ts', 'test/unit/engine/device-user-stages.test.ts']
+const DEVICE = ['device-results', 'device-user-stages', 'device-best'].map((name) => `test/unit/engine/${name}.test.ts`)
+const TESTS = ['test/golden/cuda-logits.test.ts', ...DEVICE]
 
 const { devices, problem } = await probeCuda()
 if (devices.length === 0) {

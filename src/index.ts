@@ -6,6 +6,7 @@ export type { LoadOptions, PlannedModel, Progress } from './engine/load-model.ts
 export type { Engine } from './library.ts'
 export type { Answer, Engine as ModelEngine, Session } from './engine/engine.ts'
 export type { Delta, Finish, FinishReason, GenerateOptions, Prompt, Timings } from './engine/generate.ts'
+export type { BestLogits } from './abi/step.ts'
 export type { EvaluateOptions, OnHidden, OnLogits } from './engine/session.ts'
 export type { EmbedOptions, Pooling } from './engine/embed.ts'
 export type { Continuation, Score, ScoreOptions } from './engine/score.ts'

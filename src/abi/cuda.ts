@@ -6,6 +6,9 @@
 /** The version of the boundary that `tcu_abi_version` must answer. */
 export const CUDA_ABI_VERSION = 2
 
+/** The most that `top` of a shape may be. */
+export const CUDA_MOST_TOP = 64
+
 /** What every function returns. */
 export const CUDA_STATUS = {
   ok: 0,

@@ -1,7 +1,7 @@
 /**
  * A step record: what one pass over the model works on. The engine writes it into a ring slot; the pool copies it into every arena.
  *
- *     header       i32[16]: tokens, runs, outputs, cancel, outcome, hidden, ...
+ *     header       i32[16]: tokens, runs, outputs, cancel, outcome, hidden, best, ...
  *     tokenIds     i32[U]   \
  *     positions    i32[U]    } token t of the step
  *     cacheRows    i32[U]   /  row of the KV cache that token t is stored in: block * KV_BLOCK_TOKENS + offset
@@ -11,10 +11,11 @@
  */
 
 /**
- * Words of the header, by meaning. `cancel` is set by the engine at any time, `outcome` by the executor when it is done, `hidden` is 1 when the last
- * hidden states of the outputs are wanted beside their logits.
+ * Words of the header, by meaning. `cancel` is set by the engine at any time, `outcome` by the executor when it is done. `hidden` is 1 when the last
+ * hidden states of the outputs are wanted beside their logits. `best`: how many of the best logits of every output are enough, for an executor that can
+ * tell them; 0 when all are wanted.
  */
-export const STEP_HEADER = { tokens: 0, runs: 1, outputs: 2, cancel: 3, outcome: 4, hidden: 5 } as const
+export const STEP_HEADER = { tokens: 0, runs: 1, outputs: 2, cancel: 3, outcome: 4, hidden: 5, best: 6 } as const
 
 /** `outcome`: what became of a step. */
 export const STEP_OUTCOME = { done: 0, cancelled: 1 } as const

@@ -145,6 +145,7 @@ export class DeviceEngine {
       tcu: this.#tcu,
       engine: this.handle,
       program,
+      top: plan.shape.top,
       partsOf: (tokens) => partsOf(program, plan.layers, arena, tokens),
       userCalls: await this.#userCalls(),
       words: this.#words,

@@ -7,6 +7,7 @@
  *          +------ failed <------+      poisoned: every call rejects with the reason; close still works
  */
 import { LOADED_UNIT_BYTES } from '../abi/control.ts'
+import type { BestLogits } from '../abi/step.ts'
 import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import type { CudaProgram } from '../pipeline/program.ts'
@@ -90,7 +91,7 @@ export class CudaExecutor {
     this.#arenas = arenas
     const { traceEvents = 0 } = options
     if (traceEvents > 0) this.timelines = { stream: new Timeline(traceEvents), worker: new Timeline(traceEvents) }
-    this.#results = new Results(options.program, markCount(options.program, traceEvents > 0))
+    this.#results = new Results(options.program, options.plan.shape.top, markCount(options.program, traceEvents > 0))
     this.userStages = this.#startUserStages(this.#results)
     this.#loaded = this.#load()
     // told by whenReady
@@ -211,6 +212,12 @@ export class CudaExecutor {
   hidden(row: number): Float32Array<SharedArrayBuffer> {
     if (!this.#results) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
     return this.#results.hidden(row)
+  }
+
+  /** The `count` best logits of an output row of the last completed step, which must have asked for as many; views, as `logits` gives. */
+  best(row: number, count: number): BestLogits {
+    if (!this.#results) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
+    return this.#results.best(row, count)
   }
 
   /** Stops the worker, closes the device and ends the thread. Steps in flight are abandoned. May be called at any time, any number of times. */

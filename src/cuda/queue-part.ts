@@ -4,7 +4,7 @@ import { STEP_HEADER } from '../abi/step.ts'
 import type { CudaStageCall } from '../pipeline/program.ts'
 import type { CudaFunctions, Handle } from './library.ts'
 import type { Part, PartCall, RowCopy } from './parts.ts'
-import { queueStage } from './stages.ts'
+import { queueStage, type Wanted } from './stages.ts'
 import type { Watch } from './watch.ts'
 
 /** What parts are queued with. */
@@ -16,13 +16,6 @@ export interface PartQueueOptions {
   readonly results: number
   /** Whether the device's clock is wanted behind every call. */
   readonly isTraced: boolean
-}
-
-/** What of a step's end is wanted. */
-export interface Wanted {
-  readonly outputs: number
-  /** `CUDA_RESULTS`. */
-  readonly results: number
 }
 
 /** Hand-offs that may be queued and not completed while more is queued. */
@@ -87,10 +80,10 @@ export class PartQueue {
     this.#mark(first)
   }
 
-  #queue({ first }: Part, index: number, call: PartCall, { outputs, results }: Wanted): void {
+  #queue({ first }: Part, index: number, call: PartCall, wanted: Wanted): void {
     const { tcu, engine } = this.#options
     if (call.stage === 'user') for (const copy of call.reads) tcu.tcu_read_rows(engine, CUDA_ROWS[copy.rows], this.#address(copy))
-    else if (call.stage !== 'head' || outputs > 0) queueStage(tcu, engine, call, results)
+    else if (call.stage !== 'head' || wanted.outputs > 0) queueStage(tcu, engine, call, wanted)
     this.#mark(first + index + 1)
   }
 

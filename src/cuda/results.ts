@@ -1,4 +1,5 @@
 /** What the device writes to host memory, as the main thread sees it: `placement/results-layout.ts` says where it lies. */
+import type { BestLogits } from '../abi/step.ts'
 import type { CudaProgram } from '../pipeline/program.ts'
 import { arenaBuffer, createArena } from '../ring/arena.ts'
 
@@ -13,9 +14,12 @@ export class Results {
   readonly memory: WebAssembly.Memory
   readonly words: Int32Array<SharedArrayBuffer>
   readonly #program: CudaProgram
+  readonly #top: number
 
-  constructor(program: CudaProgram, marks: number) {
+  /** `top`: best logits that there is room for in each row. */
+  constructor(program: CudaProgram, top: number, marks: number) {
     this.#program = program
+    this.#top = top
     this.memory = createArena(program.results.end + marks * 8)
     this.words = new Int32Array(arenaBuffer(this.memory), 0, LOADED_WORD + 1)
   }
@@ -30,6 +34,14 @@ export class Results {
   hidden(row: number): Float32Array<SharedArrayBuffer> {
     const { results, shape } = this.#program
     return this.#row(results.hidden, row, shape.hidden)
+  }
+
+  /** The first `count` of the best of an output row, of a step that asked for as many; views. */
+  best(row: number, count: number): BestLogits {
+    const { topIds, topLogits } = this.#program.results
+    const buffer = arenaBuffer(this.memory)
+    const offset = row * this.#top * 4
+    return { ids: new Int32Array(buffer, topIds + offset, count), logits: new Float32Array(buffer, topLogits + offset, count) }
   }
 
   #row(offset: number, row: number, columns: number): Float32Array<SharedArrayBuffer> {

@@ -15,7 +15,8 @@ import { GRAPH_TOKENS, Graphs, keysBucket } from './graphs.ts'
 import { type CudaFunctions, type CudaStruct, type Handle, statusError } from './library.ts'
 import type { Part } from './parts.ts'
 import type { CudaStats } from './protocol.ts'
-import { PartQueue, type Wanted } from './queue-part.ts'
+import { PartQueue } from './queue-part.ts'
+import type { Wanted } from './stages.ts'
 import type { StepTracer } from './step-tracer.ts'
 import type { UserCalls } from './user-calls.ts'
 import { Watch } from './watch.ts'
@@ -25,6 +26,8 @@ export interface StepRunnerOptions {
   readonly tcu: CudaFunctions
   readonly engine: Handle
   readonly program: CudaProgram
+  /** Most best logits that can be told of an output. */
+  readonly top: number
   /** The parts of a step with so many tokens. */
   readonly partsOf: (tokens: number) => readonly Part[]
   /** Of a program with user stages. */
@@ -95,14 +98,7 @@ export class StepRunner {
     const exact = this.#stepStruct(header, slot)
     const isDecode = exact.tokenCount === exact.runCount && exact.tokenCount <= GRAPH_TOKENS
     const step = isDecode ? { ...exact, mostKeys: this.#bucket(exact.mostKeys) } : exact
-    const hidden = header[STEP_HEADER.hidden] === 0 ? 0 : CUDA_RESULTS.hidden
-    const running: Running = {
-      sequence,
-      header,
-      step,
-      isDecode,
-      wanted: { outputs: exact.outputCount, results: CUDA_RESULTS.logits | hidden },
-    }
+    const running: Running = { sequence, header, step, isDecode, wanted: this.#wanted(header) }
     userCalls?.begin(new Uint8Array(words.buffer, slot))
     const parts = this.#partsOf(exact.tokenCount)
     const launched = this.#launched
@@ -142,7 +138,7 @@ export class StepRunner {
   #runPart(part: Part, index: number, { header, step, isDecode, wanted }: Running): boolean {
     const { tcu, engine, program, words, tracer } = this.#options
     tcu.tcu_begin_step(engine, step)
-    const key = [index, step.tokenCount, step.runCount, step.outputCount, step.mostKeys, wanted.results].join(' ')
+    const key = [index, step.tokenCount, step.runCount, step.outputCount, step.mostKeys, wanted.results, wanted.top].join(' ')
     const graph = isDecode ? this.#graphs.get(key, () => this.#queue.record(part, wanted)) : undefined
     let isWhole = true
     if (graph === undefined) isWhole = this.#queue.queueWatched(part, program.calls[part.first - 1]?.layer ?? -1, wanted, header)
@@ -160,6 +156,14 @@ export class StepRunner {
 
   #bucket(mostKeys: number): number {
     return keysBucket(mostKeys, this.#options.program.step.blocksPerSequence * KV_BLOCK_TOKENS)
+  }
+
+  /** All logits of the outputs, or the best: of more than one as many as there can be, for the sake of fewer graphs. */
+  #wanted(header: Int32Array<SharedArrayBuffer>): Wanted {
+    const best = header[STEP_HEADER.best]!
+    const logits = best === 0 ? CUDA_RESULTS.logits : 0
+    const hidden = header[STEP_HEADER.hidden] === 0 ? 0 : CUDA_RESULTS.hidden
+    return { outputs: header[STEP_HEADER.outputs]!, results: logits | hidden, top: best > 1 ? this.#options.top : best }
   }
 
   #stepStruct(header: Int32Array<SharedArrayBuffer>, slot: number): CudaStruct<'step'> {

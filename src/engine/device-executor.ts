@@ -3,6 +3,7 @@
  *
  *     main --step ring--> CUDA worker --hand-offs--> pool        one port, one poison: a failure of either half is the whole's
  */
+import type { BestLogits } from '../abi/step.ts'
 import { CudaExecutor, type CudaExecutorOptions } from '../cuda/executor.ts'
 import type { TandemError } from '../errors.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
@@ -72,6 +73,10 @@ export class DeviceExecutor implements EngineExecutor {
 
   hidden(row: number): Float32Array<SharedArrayBuffer> {
     return this.cuda.hidden(row)
+  }
+
+  best(row: number, count: number): BestLogits {
+    return this.cuda.best(row, count)
   }
 
   get userStages(): UserStages | undefined {

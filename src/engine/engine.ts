@@ -147,6 +147,7 @@ export class Engine {
         blocks: this.#blocks,
         contextTokens,
         outputs,
+        best: executor.best ? toldBest(this.plan) : 0,
         vocabulary: this.model.hyper.vocabulary,
         hidden: (row) => executor.hidden(row),
         assertOpen: () => this.#assertOpen(),
@@ -247,6 +248,12 @@ export class Engine {
     if (this.#closed) throw new TandemError('ERR_CLOSED', 'the engine has been closed')
     if (this.#executor.failure) throw this.#executor.failure
   }
+}
+
+/** How many of the best logits a device can tell; 0 where a function of the user sees the logits: they must be there for it, and it may change them. */
+function toldBest({ cuda, pipeline }: Plan): number {
+  const isSeen = pipeline.userStages?.some(({ stage, when }) => stage === 'head' && when === 'after')
+  return cuda && !isSeen ? cuda.shape.top : 0
 }
 
 function lazyText(model: Model): TextTools {

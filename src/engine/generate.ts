@@ -108,7 +108,7 @@ export async function* generate(
     evaluated = total
     onPrefill?.(done, total)
   }
-  let logits = await sequence.sync(tokens, { signal, sharePrefix, onProgress })
+  let logits = await sequence.syncBest(tokens, sampler.needs, { signal, sharePrefix, onProgress })
   const decodeStart = performance.now()
   let count = 0
 
@@ -145,7 +145,7 @@ export async function* generate(
     }
     yield { text: delta, token }
     if (count >= limit || sequence.tokens.length >= sequence.contextTokens) break
-    logits = await sequence.decode(token, { signal, sharePrefix })
+    logits = await sequence.decodeBest(token, sampler.needs, { signal, sharePrefix })
   }
   yield* last(stops.push(detokenizer.flush()), () => finish('length'))
 

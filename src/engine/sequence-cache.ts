@@ -14,7 +14,7 @@ import { TandemError } from '../errors.ts'
 import type { BlockTable, KvBlocks } from './kv-blocks.ts'
 import type { KvHolder } from './kv-turns.ts'
 import type { Outputs } from './scheduler.ts'
-import { abortedBy, type StepLoop } from './step-loop.ts'
+import { abortedBy, type BestWanted, type StepLoop } from './step-loop.ts'
 
 /** Options of every call that evaluates tokens. */
 export interface EvaluateOptions {
@@ -135,20 +135,21 @@ export class SequenceCache implements KvHolder {
   }
 
   /**
-   * Evaluates tokens behind the others, and those of the others that are not stored any more. Logits are told by index in `tokens`. When it
-   * fails half way, the tokens that were evaluated are kept.
+   * Evaluates tokens behind the others, and those of the others that are not stored any more. Logits are told by index in `tokens`, the last one's as
+   * `best` says. When it fails half way, the tokens that were evaluated are kept.
    */
   async append(
     tokens: readonly number[],
     outputs: Outputs,
     onLogits: (index: number, logits: Float32Array, row: number) => void,
     options: AppendOptions,
+    best?: BestWanted,
   ): Promise<void> {
     const before = this.tokens.length
     for (const token of tokens) this.tokens.push(token)
     try {
       // it may have to be begun again, whenever the blocks are wanted by an older sequence
-      while (!(await this.#attempt(before, outputs, onLogits, options)));
+      while (!(await this.#attempt(before, outputs, onLogits, options, best)));
     } catch (error) {
       this.tokens.length = Math.max(before, this.#stored)
       throw error
@@ -163,6 +164,7 @@ export class SequenceCache implements KvHolder {
     outputs: Outputs,
     onLogits: (index: number, logits: Float32Array, row: number) => void,
     { signal, onProgress, sharePrefix: shares = false, wantsHidden }: AppendOptions,
+    best?: BestWanted,
   ): Promise<boolean> {
     if (signal?.aborted) throw abortedBy(signal)
     if (this.#isClosing) throw closed()
@@ -193,6 +195,7 @@ export class SequenceCache implements KvHolder {
         position,
         tokens: rest,
         outputs,
+        best,
         signal,
         wantsHidden,
         onLogits: (index, logits, row) => {

@@ -3,6 +3,7 @@
  *
  *     idle --sync / decode / evaluate--> busy --> idle        close() from either: the work is aborted, the blocks go back
  */
+import type { BestLogits } from '../abi/step.ts'
 import { TandemError } from '../errors.ts'
 import { areFinite } from '../sampling/finite.ts'
 import { type CacheHost, type EvaluateOptions, SequenceCache } from './sequence-cache.ts'
@@ -21,6 +22,8 @@ export interface SessionHost extends CacheHost {
   readonly vocabulary: number
   /** Positions whose logits one step can give. */
   readonly outputs: number
+  /** Most best logits that the executor can tell of a position; 0 where it only has all of them. */
+  readonly best: number
   /** The hidden state of an output of the step that has just ended, which asked for it. */
   readonly hidden: (row: number) => Float32Array
   /** Throws `ERR_CLOSED` once the engine is closed. */
@@ -33,6 +36,11 @@ function assertFinite(logits: Float32Array): void {
   throw new TandemError('ERR_NOT_FINITE', 'the model computed logits that are NaN or infinite; the file may be damaged')
 }
 
+function checkCount(count: number): void {
+  if ((Number.isInteger(count) && count >= 1) || count === Infinity) return
+  throw new TandemError('ERR_ARGUMENT', `the best logits are a whole number from 1, or Infinity, not ${count}`)
+}
+
 /** Options of one of several appends: progress is told as of all. What is evaluated for every position shares no prefix. */
 function told({ signal, onProgress }: EvaluateOptions, first: number, total: number): EvaluateOptions {
   return { signal, onProgress: (done) => onProgress?.(first + done, total) }
@@ -42,8 +50,8 @@ function told({ signal, onProgress }: EvaluateOptions, first: number, total: num
 export class SequenceState {
   readonly #host: SessionHost
   readonly #cache: SequenceCache
-  /** f32[vocabulary] after the last token, once known. */
-  #logits: Float32Array | undefined
+  /** f32[vocabulary] after the last token, or the best of them, once known. */
+  #logits: Float32Array | BestLogits | undefined
   #isBusy = false
   #isClosed = false
   #closed: Promise<void> | undefined
@@ -84,10 +92,24 @@ export class SequenceState {
    * `ERR_ABORTED`, `ERR_BUSY`, `ERR_CLOSED`.
    */
   async sync(tokens: readonly number[], options: EvaluateOptions = {}): Promise<Float32Array> {
+    return (await this.syncBest(tokens, Infinity, options)) as Float32Array
+  }
+
+  /** Appends one token and returns the logits after it; ownership and errors as in `sync`. */
+  async decode(token: number, options: EvaluateOptions = {}): Promise<Float32Array> {
+    return (await this.decodeBest(token, Infinity, options)) as Float32Array
+  }
+
+  /**
+   * As `sync` for a caller to whom the `count` best logits are enough: gives them, or more, where a GPU finds them without handing all over, and all
+   * logits where not. Throws `ERR_ARGUMENT` for a count that is no whole number from 1, but for Infinity.
+   */
+  async syncBest(tokens: readonly number[], count: number, options: EvaluateOptions = {}): Promise<Float32Array | BestLogits> {
     if (tokens.length === 0) throw new TandemError('ERR_ARGUMENT', 'sync needs at least one token')
+    checkCount(count)
     let common = 0
     while (common < tokens.length && tokens[common] === this.#cache.tokens[common]) common++
-    const isSame = common === tokens.length && common === this.#cache.tokens.length && this.#logits !== undefined
+    const isSame = common === tokens.length && common === this.#cache.tokens.length && this.#knows(count)
     // the last token is evaluated again when its logits are not at hand
     const keep = isSame ? common : Math.min(common, tokens.length - 1)
     return this.#exclusive(async () => {
@@ -95,16 +117,17 @@ export class SequenceState {
       // taken before the cache is cut: `tokens` may be the session's own list
       const rest = tokens.slice(keep)
       this.#truncate(keep)
-      if (!isSame) await this.#append(rest, options)
+      if (!isSame) await this.#append(rest, count, options)
       return this.#logits!
     })
   }
 
-  /** Appends one token and returns the logits after it; ownership and errors as in `sync`. */
-  async decode(token: number, options: EvaluateOptions = {}): Promise<Float32Array> {
+  /** As `decode` for a caller to whom the `count` best logits are enough: see `syncBest`. */
+  async decodeBest(token: number, count: number, options: EvaluateOptions = {}): Promise<Float32Array | BestLogits> {
+    checkCount(count)
     return this.#exclusive(async () => {
       this.#check(this.#cache.tokens.length, [token])
-      await this.#append([token], options)
+      await this.#append([token], count, options)
       return this.#logits!
     })
   }
@@ -182,12 +205,24 @@ export class SequenceState {
   }
 
   readonly #keepLogits = (_index: number, logits: Float32Array): void => {
-    const kept = this.#logits ?? new Float32Array(this.#host.vocabulary)
+    const kept = this.#logits instanceof Float32Array ? this.#logits : new Float32Array(this.#host.vocabulary)
     // copied before it is looked at: other cores have just written it, and a copy waits for many of their cache lines at once
     kept.set(logits)
     this.#logits = undefined
     assertFinite(kept)
     this.#logits = kept
+  }
+
+  readonly #keepBest = ({ ids, logits }: BestLogits): void => {
+    this.#logits = undefined
+    assertFinite(logits)
+    this.#logits = { ids: ids.slice(), logits: logits.slice() }
+  }
+
+  /** Whether the `count` best of the logits after the last token are at hand. */
+  #knows(count: number): boolean {
+    const known = this.#logits
+    return known !== undefined && (known instanceof Float32Array || known.ids.length >= count)
   }
 
   #assertIdle(): void {
@@ -245,9 +280,12 @@ export class SequenceState {
     }
   }
 
-  async #append(tokens: readonly number[], options: EvaluateOptions): Promise<void> {
+  async #append(tokens: readonly number[], count: number, options: EvaluateOptions): Promise<void> {
+    const { best, vocabulary } = this.#host
+    // the best of which nothing is left over are all logits, which have an order of their own
+    const wanted = count <= best && count < vocabulary ? { count, onBest: this.#keepBest } : undefined
     try {
-      await this.#cache.append(tokens, 'last', this.#keepLogits, options)
+      await this.#cache.append(tokens, 'last', this.#keepLogits, options, wanted)
     } catch (error) {
       this.#logits = undefined
       throw error

@@ -5,6 +5,7 @@
  *
  * The next step is published early only behind steps that have no logits to read, because the executor has one place for logits.
  */
+import type { BestLogits } from '../abi/step.ts'
 import { TandemError } from '../errors.ts'
 import type { Limits, StepLayout } from '../placement/types.ts'
 import type { StepSlot } from '../ring/step-port.ts'
@@ -20,6 +21,15 @@ export interface StepExecutor {
   cancel(slot: StepSlot): void
   whenCompleted(slot: StepSlot): Promise<boolean>
   logits(row: number): Float32Array<SharedArrayBuffer>
+  /** The `count` best logits of an output of a step that asked for the best; views. Absent where there is nobody to find them. */
+  best?(row: number, count: number): BestLogits
+}
+
+/** For whom the best logits are enough. */
+export interface BestWanted {
+  readonly count: number
+  /** Told in place of `onLogits`, unless another request of the step wants all logits; the views are valid during the call only. */
+  readonly onBest: (best: BestLogits) => void
 }
 
 /** Tokens of one sequence to be evaluated. */
@@ -34,6 +44,8 @@ export interface EvaluateRequest {
   readonly onLogits: (index: number, logits: Float32Array, row: number) => void
   /** Whether the outputs' last hidden states are wanted too. Default false. */
   readonly wantsHidden?: boolean | undefined
+  /** With `outputs` 'last', on an executor that has `best`. */
+  readonly best?: BestWanted | undefined
   /** Tokens evaluated so far. */
   readonly onProgress?: ((done: number) => void) | undefined
 }
@@ -51,8 +63,17 @@ interface InFlight {
   readonly slot: StepSlot
   readonly parts: readonly { readonly request: Request; readonly pick: Pick }[]
   readonly outputs: number
+  /** Best logits of each that are told; 0: all are. */
+  readonly best: number
   /** When it was published, where steps are watched. */
   readonly begun: number | undefined
+}
+
+/** How many of the best logits are enough for all outputs of a step; 0 when somebody wants all. */
+function bestOf(parts: InFlight['parts']): number {
+  const counts = parts.map(({ request, pick }) => (pick.outputs > 0 ? (request.best?.count ?? Infinity) : 0))
+  const most = Math.max(...counts)
+  return most === Infinity ? 0 : most
 }
 
 /** What a call rejects with when its signal has fired. */
@@ -186,11 +207,12 @@ export class StepLoop {
       outputs: pick.outputs,
     }))
     const wantsHidden = parts.some(({ request }) => request.wantsHidden)
-    writeStep(slot.words, this.#layout, runs, wantsHidden)
+    const best = bestOf(parts)
+    writeStep(slot.words, this.#layout, runs, { wantsHidden, best })
     for (const { request, pick } of parts) request.scheduled += pick.tokens
     const begun = this.#watch.begin()
     this.#executor.publish(slot)
-    this.#inFlight.push({ slot, parts, outputs: parts.reduce((sum, { pick }) => sum + pick.outputs, 0), begun })
+    this.#inFlight.push({ slot, parts, outputs: parts.reduce((sum, { pick }) => sum + pick.outputs, 0), best, begun })
   }
 
   #tell({ slot, parts, outputs }: InFlight, begun: number, isDone: boolean): void {
@@ -199,7 +221,7 @@ export class StepLoop {
   }
 
   /** Gives a completed step's logits to its requests. */
-  #deliver({ slot, parts }: InFlight, isDone: boolean): void {
+  #deliver({ slot, parts, best }: InFlight, isDone: boolean): void {
     const reason = isDone ? undefined : (this.#failureOf?.(slot.sequence) ?? new TandemError('ERR_ABORTED', 'the step was abandoned'))
     let row = 0
     for (const { request, pick } of parts) {
@@ -210,7 +232,9 @@ export class StepLoop {
       const end = request.done + pick.tokens
       try {
         for (let output = 0; output < pick.outputs; output++) {
-          request.onLogits(end - pick.outputs + output, this.#executor.logits(first + output), first + output)
+          const at = first + output
+          if (best > 0) request.best!.onBest(this.#executor.best!(at, request.best!.count))
+          else request.onLogits(end - pick.outputs + output, this.#executor.logits(at), at)
         }
         request.done = end
         request.onProgress?.(end)

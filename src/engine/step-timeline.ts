@@ -1,4 +1,5 @@
 /** The main thread's row of a trace: stands between the step loop and the executor and notes when steps are published and when their end is heard of. */
+import type { BestLogits } from '../abi/step.ts'
 import type { StepSlot } from '../ring/step-port.ts'
 import { nowNs } from '../trace/clock.ts'
 import { Timeline } from '../trace/timeline.ts'
@@ -48,6 +49,10 @@ export class StepTimeline implements StepExecutor {
 
   logits(row: number): Float32Array<SharedArrayBuffer> {
     return this.#executor.logits(row)
+  }
+
+  best(row: number, count: number): BestLogits {
+    return this.#executor.best!(row, count)
   }
 
   #end(entry: (typeof ENTRIES)[number]): void {

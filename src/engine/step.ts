@@ -13,8 +13,21 @@ export interface Run {
   readonly outputs: number
 }
 
-/** Fills the record; outputs are numbered in order of the runs. `wantsHidden`: their last hidden states are wanted beside their logits. */
-export function writeStep(words: Int32Array<SharedArrayBuffer>, layout: StepLayout, runs: readonly Run[], wantsHidden: boolean): void {
+/** What is wanted of a step's outputs. */
+export interface WantedOfStep {
+  /** Their last hidden states, beside the logits. */
+  readonly wantsHidden: boolean
+  /** How many of their best logits are enough; 0 when all are wanted. */
+  readonly best: number
+}
+
+/** Fills the record; outputs are numbered in order of the runs. */
+export function writeStep(
+  words: Int32Array<SharedArrayBuffer>,
+  layout: StepLayout,
+  runs: readonly Run[],
+  { wantsHidden, best }: WantedOfStep,
+): void {
   let token = 0
   let output = 0
   runs.forEach((run, index) => {
@@ -34,4 +47,5 @@ export function writeStep(words: Int32Array<SharedArrayBuffer>, layout: StepLayo
   words[STEP_HEADER.runs] = runs.length
   words[STEP_HEADER.outputs] = output
   words[STEP_HEADER.hidden] = wantsHidden ? 1 : 0
+  words[STEP_HEADER.best] = best
 }

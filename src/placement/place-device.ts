@@ -1,4 +1,5 @@
 /** Placement on a GPU: where every weight and every KV cache lies in the device's two regions. */
+import { CUDA_MOST_TOP } from '../abi/cuda.ts'
 import { FORMATS, rowBytes } from '../abi/formats.ts'
 import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
 import type { FeedForward, Layer, Matrix, Model, Vector } from '../model/types.ts'
@@ -105,8 +106,7 @@ function deviceShape({ hyper, layers }: Model, limits: Limits, step: StepLayout,
     outputs,
     kvBlocks: kvTokens / KV_BLOCK_TOKENS,
     blocksPerSequence,
-    // sampling is the main thread's: the best tokens alone are not asked for yet
-    top: 0,
+    top: Math.min(CUDA_MOST_TOP, vocabulary),
   }
 }
 

@@ -1,6 +1,6 @@
 /** The step loop over an executor that only records: who goes into which step, and how failures are told. */
 import { describe, expect, test } from 'vitest'
-import { RUN_WORDS, STEP_HEADER } from '../../../src/abi/step.ts'
+import { type BestLogits, RUN_WORDS, STEP_HEADER } from '../../../src/abi/step.ts'
 import { TandemError } from '../../../src/errors.ts'
 import { KvBlocks } from '../../../src/engine/kv-blocks.ts'
 import { type EvaluateRequest, type StepExecutor, StepLoop } from '../../../src/engine/step-loop.ts'
@@ -23,6 +23,7 @@ interface Step {
   /** First position and number of tokens of each run. */
   readonly runs: readonly (readonly [number, number])[]
   readonly outputs: number
+  readonly best: number
   isCancelled: boolean
 }
 
@@ -49,7 +50,7 @@ class Recorder implements StepExecutor {
       const base = LAYOUT.runs / 4 + run * RUN_WORDS
       return [words[LAYOUT.positions / 4 + words[base]!]!, words[base + 1]!] as const
     })
-    this.steps.push({ runs, outputs: words[STEP_HEADER.outputs]!, isCancelled: false })
+    this.steps.push({ runs, outputs: words[STEP_HEADER.outputs]!, best: words[STEP_HEADER.best]!, isCancelled: false })
     this.mostInFlight = Math.max(this.mostInFlight, ++this.inFlight)
   }
 
@@ -66,6 +67,10 @@ class Recorder implements StepExecutor {
 
   logits(): Float32Array<SharedArrayBuffer> {
     return new Float32Array(new SharedArrayBuffer(4))
+  }
+
+  best(row: number, count: number): BestLogits {
+    return { ids: Int32Array.from({ length: count }, () => row), logits: new Float32Array(count) }
   }
 }
 
@@ -105,6 +110,25 @@ describe('step loop', () => {
     expect(executor.steps.map(({ outputs }) => outputs)).toEqual([0, 0, 0, 0, 0, 0, 0, 1])
     expect(seen).toEqual([59])
     expect(progress).toEqual([8, 16, 24, 32, 40, 48, 56, 60])
+  })
+
+  test('the best logits are told where they are enough for all of a step, and as many as each wants', async () => {
+    const { executor, loop, request } = makeLoop()
+    const told: string[] = []
+    const wanting = (name: string, count?: number): EvaluateRequest =>
+      request(1, {
+        onLogits: (_index, _logits, row) => void told.push(`${name}: all of row ${row}`),
+        best: count === undefined ? undefined : { count, onBest: ({ ids }) => void told.push(`${name}: ${ids.length} of row ${ids[0]}`) },
+      })
+    const [a, b, c] = [wanting('a', 1), wanting('b', 40), wanting('c')]
+    await Promise.all([loop.evaluate(a), loop.evaluate(b)])
+    await Promise.all([loop.evaluate(a), loop.evaluate(c), loop.evaluate(b)])
+    // a prompt that has no output in its step wants nothing of it
+    const prompt = loop.evaluate(request(12))
+    await loop.evaluate(a)
+    await prompt
+    expect(executor.steps.map(({ best }) => best)).toEqual([40, 0, 1, 0])
+    expect(told).toEqual(['a: 1 of row 0', 'b: 40 of row 1', 'a: all of row 0', 'c: all of row 1', 'b: all of row 2', 'a: 1 of row 0'])
   })
 
   test('no step is published behind one whose logits are not read yet', async () => {
