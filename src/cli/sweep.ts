@@ -112,13 +112,13 @@ function randomTokens(engine: Engine): (count: number) => number[] {
   return (count) => Array.from({ length: count }, () => Math.floor(random() * vocabulary))
 }
 
-/** Appends tokens; logits are computed for the last alone. */
+/** Appends tokens; logits are computed for the last alone. Here and in `decode` as much of them is wanted as a greedy answer needs. */
 async function prefill(session: Session, tokens: readonly number[], signal: AbortSignal): Promise<void> {
-  await session.sync([...session.tokens, ...tokens], { signal })
+  await session.syncBest([...session.tokens, ...tokens], 1, { signal })
 }
 
 async function decode(session: Session, tokens: readonly number[], signal: AbortSignal): Promise<void> {
-  for (const token of tokens) await session.decode(token, { signal })
+  for (const token of tokens) await session.decodeBest(token, 1, { signal })
 }
 
 async function secondsOf(work: () => Promise<void>): Promise<number> {
