@@ -7,7 +7,6 @@ import type { Pooling } from '../../engine/embed.ts'
 import type { Engine } from '../../engine/engine.ts'
 import { TandemError } from '../../errors.ts'
 import { access } from '../../gguf/reader.ts'
-import { resolvePipeline } from '../../pipeline/resolve.ts'
 import { embedAll, type Embedded, type EmbedItem, parseLines } from '../embed-lines.ts'
 import { addEngineOptions, type EngineFlags, withEngine } from '../engine-options.ts'
 import { isPiped } from '../input.ts'
@@ -80,14 +79,8 @@ async function sourceOf({ text: texts, file, jsonl }: Flags, io: Io): Promise<So
 }
 
 async function run(model: string | undefined, flags: Flags, io: Io): Promise<void> {
-  const { pooling, pipeline = 'cpu', maxConcurrency } = flags
+  const { pooling, maxConcurrency } = flags
   const source = await sourceOf(flags, io)
-  if ((await resolvePipeline(pipeline)).placement.head !== 'wasm') {
-    throw new TandemError(
-      'ERR_PIPELINE_INVALID',
-      `embeddings need a pipeline with head on wasm, which '${pipeline}' has on a GPU; use --pipeline cpu`,
-    )
-  }
   const outputs = pooling === 'mean' ? Math.max(OUTPUTS, maxConcurrency) : undefined
   await withEngine(model, flags, io, (engine) => embed(engine, source, flags, io), { sequences: maxConcurrency, outputs })
 }

@@ -117,7 +117,6 @@ test.each([
   [['--file', '/nowhere/texts.txt'], 1, 'ERR_FILE_ACCESS: /nowhere/texts.txt'],
   // its head is on the GPU too
   [['--text', 'x', '--pipeline', 'hybrid'], 1, 'ERR_PIPELINE_INVALID'],
-  [['--text', 'x', '--pipeline', 'gpu'], 1, 'ERR_PIPELINE_INVALID: embeddings need a pipeline with head on wasm'],
 ])('embed %j', async (args, code, message) => {
   const result = await cli(['embed', ...args])
   expect({ code: result.code, stdout: result.stdout }).toEqual({ code, stdout: '' })
