@@ -97,6 +97,10 @@ describe.each(PIPELINES.filter(({ executor }) => executor === 'wasm' || hasDevic
         row[77] = expected[index]![77]!
         expect(row).toEqual(expected[index])
       }
+      await using session = favouring.session()
+      const generated: (number | undefined)[] = []
+      for await (const { token } of session.generate(tokens, { maxTokens: 3 })) generated.push(token)
+      expect(generated.slice(0, 3)).toEqual([77, 77, 77])
       await using muted = await load([stage({ after: 'router', export: 'mute', steer: true })], { threads })
       await using doubled = await load([stage({ before: 'attention', layers: [0], export: 'double', steer: true })], { threads })
       for (const engine of [muted, doubled]) {
