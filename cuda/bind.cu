@@ -154,6 +154,11 @@ int tcu_attach(tcu_engine *e, const tcu_host *host) {
   CHECK(see(host->top_logits, top, seen.top_logits));
   CHECK(see(host->marks, (uint64_t)host->mark_count * 8, seen.marks));
   seen.mark_count = host->marks ? host->mark_count : 0;
+  if (seen.mark_count > e->host.mark_count) {
+    uint64_t address;
+    CHECK(tcu_memory(e, (uint64_t)seen.mark_count * 8, &address));
+    e->marks = (uint64_t *)address;
+  }
   e->host = seen;
   e->attached = true;
   return TCU_OK;

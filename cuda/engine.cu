@@ -68,11 +68,8 @@ static int open_engine(tcu_engine &e, const double *rope_frequencies) {
   int least, greatest;
   CHECK_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
   CHECK_CUDA(cudaStreamCreateWithPriority(&e.stream, cudaStreamNonBlocking, greatest));
-  CHECK_CUDA(cudaStreamCreateWithPriority(&e.mark_stream, cudaStreamNonBlocking, greatest));
   CHECK_CUDA(cudaStreamCreateWithPriority(&e.copy_stream, cudaStreamNonBlocking, least));
   for (cudaEvent_t &lane : e.lanes) CHECK_CUDA(cudaEventCreateWithFlags(&lane, cudaEventDisableTiming | cudaEventBlockingSync));
-  CHECK_CUDA(cudaEventCreateWithFlags(&e.reached, cudaEventDisableTiming));
-  CHECK_CUDA(cudaEventCreateWithFlags(&e.marked, cudaEventDisableTiming));
   CHECK_CUDA(cudaHostAlloc((void **)&e.words, sizeof(engine_words), cudaHostAllocMapped | cudaHostAllocPortable));
   memset(e.words, 0, sizeof(engine_words));
   CHECK_CUDA(cudaHostGetDevicePointer((void **)&e.device_words, e.words, 0));
@@ -151,10 +148,6 @@ int tcu_close(tcu_engine *e) {
   for (cudaEvent_t lane : e->lanes) {
     if (lane) give_back(cudaEventDestroy(lane), "cudaEventDestroy");
   }
-  for (cudaEvent_t event : {e->reached, e->marked}) {
-    if (event) give_back(cudaEventDestroy(event), "cudaEventDestroy");
-  }
-  if (e->mark_stream) give_back(cudaStreamDestroy(e->mark_stream), "cudaStreamDestroy");
   if (e->copy_stream) give_back(cudaStreamDestroy(e->copy_stream), "cudaStreamDestroy");
   if (e->stream) give_back(cudaStreamDestroy(e->stream), "cudaStreamDestroy");
   delete e;

@@ -45,16 +45,16 @@ struct engine_words {
 struct tcu_engine {
   int device;
   tcu_shape shape;
-  cudaStream_t stream, copy_stream, mark_stream;
+  cudaStream_t stream, copy_stream;
   cudaEvent_t lanes[UPLOAD_LANES];
-  cudaEvent_t reached, marked; /* a stage's end on `stream`, and the last mark on `mark_stream` */
-  bool has_marks;              /* some are queued, which the step's end has to wait for */
   bool capturing;
   int multiprocessors, shared_bytes; /* shared memory of each */
   bool starts_early; /* kernels may begin before the one ahead has ended: launch.cuh */
   buffers b;
   tcu_host host; /* addresses as the device sees them */
   bool attached;
+  uint64_t *marks;  /* u64[host.mark_count] on the device; null when there are none */
+  bool has_marks;   /* some are queued, which are to be told */
   tcu_model model;
   bool has_model;
   std::vector<layer_binding> layers;
@@ -155,8 +155,8 @@ int route(tcu_engine &e, const layer_binding &layer, bool publish);
 /* handoff.cu */
 int publish(tcu_engine &e, const layer_binding &layer);
 int await_routed(tcu_engine &e);
-/* marks.cu: what comes after on the stream waits for the marks that were queued. */
-int join_marks(tcu_engine &e);
+/* marks.cu: copies the marks to host memory if any were queued. */
+int tell_marks(tcu_engine &e);
 /* combine.cu: e.b.x += routed (null: none) + shared (null: none), f32[tokens, hidden] each. */
 int combine(tcu_engine &e, const float *routed, const float *shared);
 /* rows.cu: 4-byte words from one place to another, host memory as the device sees it included. */

@@ -13,7 +13,6 @@ int tcu_capture_begin(tcu_engine *e) {
 int tcu_capture_end(tcu_engine *e, tcu_graph **graph) {
   CHECK(enter(e));
   if (!e->capturing) return failed(TCU_ARGUMENT, "tcu_capture_end: not capturing");
-  const int joined = join_marks(*e);
   /* the capture ends whatever comes back, and with it any error that was made inside */
   e->capturing = false;
   e->published_layer = e->normed_layer = -1;
@@ -22,10 +21,6 @@ int tcu_capture_end(tcu_engine *e, tcu_graph **graph) {
   if (error != cudaSuccess) {
     if (recorded) cudaGraphDestroy(recorded);
     return cuda_failed(error, "cudaStreamEndCapture");
-  }
-  if (joined != TCU_OK) {
-    cudaGraphDestroy(recorded);
-    return joined;
   }
   cudaGraphExec_t exec = nullptr;
   const cudaError_t instantiated = graph ? cudaGraphInstantiate(&exec, recorded, 0) : cudaSuccess;

@@ -1,30 +1,36 @@
 /*
- * The device's clock: marks between stages, and its time now. Marks have a stream of their own beside the steps', so that nothing waits for them:
- *
- *     stream        | attention |  router  | shared experts | ... | end of step
- *     mark_stream               mark       mark             mark  ^ joined
+ * The device's clock: marks between stages, and its time now. Marks stay on the device until the step ends: a kernel that writes to the host ends
+ * only when the bus has taken it, and the next stage would wait for that.
  */
-#include "engine.cuh"
+#include "launch.cuh"
 #include "system.cuh"
 
-__global__ void mark_kernel(uint64_t *to) { *to = global_time(); }
+enum { TELL_THREADS = 128 };
+
+__global__ void mark_kernel(uint64_t *to) {
+  let_next_start();
+  wait_for_previous();
+  *to = global_time();
+}
+
+__global__ void __launch_bounds__(TELL_THREADS) tell_marks_kernel(uint64_t *to, const uint64_t *marks, int count) {
+  for (int i = (int)threadIdx.x; i < count; i += TELL_THREADS) to[i] = marks[i];
+}
 
 int tcu_mark(tcu_engine *e, int32_t index) {
   CHECK(enter(e));
   if (!e->attached || index < 0 || index >= e->host.mark_count) return failed(TCU_ARGUMENT, "tcu_mark: mark %d of %d", index, e->host.mark_count);
-  CHECK_CUDA(cudaEventRecord(e->reached, e->stream));
-  CHECK_CUDA(cudaStreamWaitEvent(e->mark_stream, e->reached, 0));
-  mark_kernel<<<1, 1, 0, e->mark_stream>>>(e->host.marks + index);
+  launch_after(*e, mark_kernel, dim3(1), 1, 0, e->marks + index);
   CHECK_LAUNCH("mark_kernel");
   e->has_marks = true;
   return TCU_OK;
 }
 
-int join_marks(tcu_engine &e) {
+int tell_marks(tcu_engine &e) {
   if (!e.has_marks) return TCU_OK;
   e.has_marks = false;
-  CHECK_CUDA(cudaEventRecord(e.marked, e.mark_stream));
-  CHECK_CUDA(cudaStreamWaitEvent(e.stream, e.marked, 0));
+  tell_marks_kernel<<<1, TELL_THREADS, 0, e.stream>>>(e.host.marks, e.marks, e.host.mark_count);
+  CHECK_LAUNCH("tell_marks_kernel");
   return TCU_OK;
 }
 

@@ -113,7 +113,7 @@ __global__ void end_kernel(uint32_t *counters, int32_t *finished) {
 
 int tcu_end_step(tcu_engine *e) {
   CHECK(enter_step(e));
-  CHECK(join_marks(*e));
+  CHECK(tell_marks(*e));
   end_kernel<<<1, 1, 0, e->stream>>>(e->b.counters, e->host.finished);
   CHECK_LAUNCH("end_kernel");
   return TCU_OK;

@@ -229,7 +229,7 @@ int tcu_read_rows(tcu_engine *engine, int32_t rows, void *host);
 int tcu_write_rows(tcu_engine *engine, int32_t rows, const void *host);
 /* Counts `finished` up once everything before is done. */
 int tcu_end_step(tcu_engine *engine);
-/* Writes the device's clock, ns, to marks[index] once everything before is done; it is there when the step has ended. Nothing waits for it but that. */
+/* Writes the device's clock, ns, to marks[index] once everything before is done; it is there when the step has ended. */
 int tcu_mark(tcu_engine *engine, int32_t index);
 
 /* What is queued between the two is recorded instead of run. */

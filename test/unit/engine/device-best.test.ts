@@ -36,6 +36,12 @@ beforeAll(async () => {
 })
 afterAll(() => model[Symbol.asyncDispose]())
 
+/** The last bits depend on how many tokens a step has, on a GPU. */
+function expectNear(actual: Float32Array, expected: Float32Array | readonly number[]): void {
+  expect(actual.length).toBe(expected.length)
+  expect(Math.max(...actual.map((value, index) => Math.abs(value - expected[index]!)))).toBeLessThan(1e-3)
+}
+
 /** An engine whose reads are noted: rows of all logits, and how many of the best each time. */
 interface Noted {
   readonly engine: Engine
@@ -144,7 +150,7 @@ describe.skipIf(!hasDevice)('a device', () => {
     expect(evaluated).toBe(1)
     expect(session.tokens).toEqual(held)
     await using other = engine.session()
-    expect([...logits]).toEqual([...(await other.sync(held.slice(0, -1)).then(() => other.decode(held.at(-1)!)))])
+    expectNear(logits, await other.sync(held.slice(0, -1)).then(() => other.decode(held.at(-1)!)))
     // what is at hand is not computed again, all logits least of all
     evaluated = 0
     expect(await session.syncBest(held, 3, { onProgress: (done) => void (evaluated = done) })).toBe(logits)
@@ -161,7 +167,10 @@ describe.skipIf(!hasDevice)('a device', () => {
     expect(read.best).toEqual([5, 6])
     const all = await session.sync(PROMPT)
     expect([...five.ids]).toEqual([...all.keys()].sort((a, b) => all[b]! - all[a]! || a - b).slice(0, 5))
-    expect([...five.logits]).toEqual([...five.ids].map((id) => all[id]))
+    expectNear(
+      five.logits,
+      [...five.ids].map((id) => all[id]!),
+    )
     for (const count of [65, VOCABULARY, Infinity]) expect(await session.decodeBest(1, count)).toBeInstanceOf(Float32Array)
     for (const count of [0, -1, 1.5, Number.NaN]) {
       expect(await codeOf(session.syncBest(PROMPT, count))).toBe('ERR_ARGUMENT')
