@@ -148,16 +148,79 @@ static void check_combine(rig &r, int tokens) {
   }
 }
 
+/* A hold: the router tells nobody, tcu_publish does. */
+static void check_hold(rig &r) {
+  tcu_slot held = r.slot;
+  held.holds = 1;
+  NEED(tcu_bind_layer(r.e, 0, &r.layer, &held));
+  const int32_t before = load_acquire(r.host.published);
+  NEED(tcu_router(r.e, 0));
+  CUDA(cudaStreamSynchronize(r.e->stream));
+  if (load_acquire(r.host.published) != before) fail("the router published a slot that is held");
+  NEED(tcu_publish(r.e, 0));
+  r.await(r.host.published, before + 1, "published");
+  NEED(tcu_bind_layer(r.e, 0, &r.layer, &r.slot));
+}
+
+/* Rows to the host at the end of a part of the step, and others back at the beginning of the next; in a graph as well. */
+static void check_rows(rig &r, int tokens, bool recorded) {
+  const size_t count = (size_t)(tokens * r.z.hidden), pairs = (size_t)(tokens * r.z.used);
+  const int32_t finished = load_acquire(r.host.finished);
+  const auto x = r.normals(count), changed = r.normals(count);
+  CUDA(cudaMemcpyAsync(r.e->b.x, x.data(), count * 4, cudaMemcpyHostToDevice, r.e->stream));
+  const auto part = [&r, recorded](const auto &queue) {
+    NEED(tcu_begin_step(r.e, &r.step));
+    if (recorded) NEED(tcu_capture_begin(r.e));
+    queue();
+    NEED(tcu_end_step(r.e));
+    tcu_graph *graph = nullptr;
+    if (recorded) NEED(tcu_capture_end(r.e, &graph));
+    if (recorded) NEED(tcu_graph_launch(r.e, graph));
+  };
+  part([&r] { NEED(tcu_read_rows(r.e, TCU_X, r.rows)); });
+  r.await(r.host.finished, finished + 1, "finished");
+  if (memcmp(r.rows, x.data(), count * 4) != 0) fail("x in host memory is not the device's");
+  memcpy(r.rows, changed.data(), count * 4);
+  part([&r] { NEED(tcu_write_rows(r.e, TCU_X, r.rows)); });
+  r.await(r.host.finished, finished + 2, "finished");
+  if (r.fetch<float>(r.e->b.x, count) != changed) fail("x on the device is not the host's");
+  part([&r] { NEED(tcu_read_rows(r.e, TCU_EXPERT_IDS, r.rows)); });
+  r.await(r.host.finished, finished + 3, "finished");
+  if (memcmp(r.rows, r.fetch<int32_t>(r.e->b.expert_ids, pairs).data(), pairs * 4) != 0) fail("expert ids in host memory are not the device's");
+  if (tcu_write_rows(r.e, TCU_EXPERT_IDS, r.rows) != TCU_ARGUMENT) fail("expert ids were written");
+  if (tcu_read_rows(r.e, TCU_ROUTED, r.rows) != TCU_ARGUMENT) fail("rows were read that are not there");
+  if (tcu_read_rows(r.e, TCU_X, r.memory + r.bytes - 16) != TCU_ARGUMENT) fail("rows were read to where there is no room");
+}
+
+/* The rows that the head multiplied. */
+static void check_hidden(rig &r, int rows) {
+  const size_t hidden = (size_t)r.z.hidden;
+  const auto x = r.fetch<float>(r.e->b.x, (size_t)r.step.token_count * hidden), norm = r.fetch<float>((void *)r.model.output_norm, hidden);
+  for (int i = 0; i < rows; i++) {
+    const float *row = x.data() + (size_t)r.step.outputs[i] * hidden, *normed = r.host.hidden + (size_t)i * hidden;
+    double squares = 0;
+    for (size_t c = 0; c < hidden; c++) squares += (double)row[c] * row[c];
+    const double factor = 1 / sqrt(squares / (double)hidden + (double)r.e->shape.epsilon);
+    for (size_t c = 0; c < hidden; c++) {
+      if (fabs(normed[c] - row[c] * factor * norm[c]) > 2e-6 * fabs(row[c] * factor * norm[c])) fail("hidden: output %d column %zu", i, c);
+    }
+  }
+}
+
 #include "stages_best.h"
 
-static void check_head(rig &r, int rows, int want_logits, int top) {
+static void check_head(rig &r, int rows, int results, int top) {
   const size_t vocabulary = (size_t)r.z.vocabulary;
   const int32_t finished = load_acquire(r.host.finished);
+  const int want_logits = results & TCU_LOGITS;
   std::fill(r.host.logits, r.host.logits + 4 * vocabulary, 123.0f);
+  std::fill(r.host.hidden, r.host.hidden + 4 * (size_t)r.z.hidden, 123.0f);
   forget_best(r);
-  NEED(tcu_head(r.e, want_logits ? TCU_LOGITS : 0, top));
+  NEED(tcu_head(r.e, results, top));
   NEED(tcu_end_step(r.e));
   r.await(r.host.finished, finished + 1, "finished");
+  if (results & TCU_HIDDEN) check_hidden(r, rows);
+  else if (r.host.hidden[0] != 123.0f) fail("hidden rows were written unasked");
   auto logits = r.fetch<float>(r.e->b.logits, (size_t)rows * vocabulary);
   if (want_logits && top == 0) {
     /* they went straight to the host: the same product once more, to the device */
@@ -183,9 +246,11 @@ static void check_stages(const sizes &z) {
     at_hand = "embed" + with, check_embed(r, tokens);
     at_hand = "router" + with, check_router(r, tokens);
     at_hand = "gating" + with, check_gating(r);
-    at_hand = "head" + with, check_head(r, outputs, tokens != 5, r.z.top);
+    at_hand = "hold" + with, check_hold(r);
+    at_hand = "rows" + with, check_rows(r, tokens, false), check_rows(r, tokens, true);
+    at_hand = "head" + with, check_head(r, outputs, tokens == 5 ? 0 : tokens == 1 ? TCU_LOGITS : TCU_LOGITS | TCU_HIDDEN, r.z.top);
     for (const int top : {0, 1}) {
-      if (top <= r.z.top) at_hand = "head, the best " + std::to_string(top) + with, check_head(r, outputs, top == 0, top);
+      if (top <= r.z.top) at_hand = "head, the best " + std::to_string(top) + with, check_head(r, outputs, top == 0 ? TCU_LOGITS : TCU_HIDDEN, top);
     }
     at_hand = "combine" + with, check_combine(r, tokens);
   }

@@ -64,6 +64,7 @@ struct rig {
   tcu_layer layer = {};
   tcu_model model = {};
   float *routed = nullptr;
+  float *rows = nullptr; /* f32[ubatch, hidden] in host memory, for copies */
   std::vector<float> bias;
   std::vector<uint8_t> embedding;
   char *memory = nullptr;
@@ -113,12 +114,14 @@ struct rig {
     host.poison = take<int32_t>(64), host.published = take<int32_t>(64), host.completed = take<int32_t>(64);
     host.finished = take<int32_t>(64), host.status = take<int32_t>(64);
     host.logits = take<float>((size_t)s.outputs * (size_t)z.vocabulary);
+    host.hidden = take<float>((size_t)s.outputs * (size_t)z.hidden);
     host.top_ids = take<int32_t>((size_t)(s.outputs * z.top)), host.top_logits = take<float>((size_t)(s.outputs * z.top));
     host.marks = take<uint64_t>(256), host.mark_count = 256;
     NEED(tcu_attach(e, &host));
     bind();
     step.token_ids = take<int32_t>(16), step.positions = take<int32_t>(16), step.cache_rows = take<int32_t>(16), step.outputs = take<int32_t>(4);
     step.runs = take<int32_t>(16), step.block_tables = take<int32_t>(32);
+    rows = take<float>((size_t)s.ubatch * (size_t)z.hidden);
   }
 
   void bind() {

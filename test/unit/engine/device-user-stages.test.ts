@@ -212,7 +212,7 @@ describe.skipIf(!hasDevice)('decode with user stages', () => {
   })
 })
 
-describe.skipIf(!hasDevice)('the example pipelines on a device', () => {
+describe.skipIf(!hasDevice)('the pocket model on a device', () => {
   const POCKET: LoadOptions = { contextTokens: 256, ubatch: 64, sequences: 2, kvTokens: 512, threads: 2 }
 
   test('router statistics', async () => {
@@ -232,6 +232,15 @@ describe.skipIf(!hasDevice)('the example pipelines on a device', () => {
       const moved = own.reduce((sum, count, expert) => sum + Math.abs(count - other[expert]!), 0)
       expect(moved).toBeLessThanOrEqual(0.1 * total(own))
     }
+  })
+
+  test('greedy answers are of the logits that a function has changed', async () => {
+    const favour = stageAt('after head', { export: 'favour', steer: true, data: { token: 77 } })
+    await using engine = await loadModel(POCKET_MODEL, { ...POCKET, pipeline: definePipeline({ ...HYBRID, userStages: [favour] }) })
+    const tokens: (number | undefined)[] = []
+    await using session = engine.session()
+    for await (const { token } of session.generate('What is 27 + 48?', { maxTokens: 3, temperature: 0 })) tokens.push(token)
+    expect(tokens.slice(0, 3)).toEqual([77, 77, 77])
   })
 
   test('rerank', async () => {

@@ -131,18 +131,40 @@ describe.each(PIPELINES.filter(({ executor }) => executor === 'wasm' || hasDevic
   })
 
   describe('a function that fails', () => {
-    test('in line fails the step alone, and says where', async () => {
-      await using engine = await load([stage({ before: 'attention', layers: [1], export: 'failAt', steer: true, data: 2 })])
+    // before the shared experts, a hand-off to the pool is under way
+    test.each(['attention', 'sharedExperts', 'routedExperts'] as const)(
+      'in line (before %s) fails the step alone, and says where',
+      async (before) => {
+        await using engine = await load([stage({ before, layers: [1], export: 'failAt', steer: true, data: 2 })])
+        const session = engine.session()
+        await session.sync(someTokens(10))
+        await expect(session.decode(5)).rejects.toMatchObject({
+          code: 'ERR_USER_STAGE',
+          message: "user stage 'failAt' failed at layer 1: on purpose",
+        })
+        await using plain = await load([])
+        await using other = plain.session()
+        expect(await session.sync([...someTokens(10), 5, 6])).toEqual(await other.sync([...someTokens(10), 5, 6]))
+        expect((await engine.userStage<number>('failAt').collect()).map(({ value }) => value)).toEqual([1, 3])
+      },
+    )
+
+    test('in line in the middle of a prompt', async () => {
+      const everywhere = ['attention', 'router', 'sharedExperts', 'combine'] as const
+      const watching = everywhere.map((before) => stage({ before, export: 'touch', name: before, steer: true }))
+      await using engine = await load([...watching, stage({ before: 'sharedExperts', export: 'failAt', steer: true, data: 2 })])
       const session = engine.session()
-      await session.sync(someTokens(10))
-      await expect(session.decode(5)).rejects.toMatchObject({
-        code: 'ERR_USER_STAGE',
-        message: "user stage 'failAt' failed at layer 1: on purpose",
-      })
+      expect(await codeOf(session.sync(someTokens(90)))).toBe('ERR_USER_STAGE')
+      // the step before is there, and nobody is asked once a step has failed
+      expect(session.tokens.length).toBe(32)
+      const layersOf = async (name: string): Promise<(number | undefined)[]> =>
+        (await engine.userStage(name).collect()).flatMap(({ step, layer }) => (step === 2 ? [layer] : []))
+      const first = engine.model.layers.findIndex(({ router }) => router)
+      expect(await layersOf('sharedExperts')).toEqual([first])
+      expect(await layersOf('combine')).toEqual([])
       await using plain = await load([])
       await using other = plain.session()
-      expect(await session.sync([...someTokens(10), 5, 6])).toEqual(await other.sync([...someTokens(10), 5, 6]))
-      expect((await engine.userStage<number>('failAt').collect()).map(({ value }) => value)).toEqual([1, 3])
+      expect(await session.sync(someTokens(90))).toEqual(await other.sync(someTokens(90)))
     })
 
     test('in line behind the last stage, with several sequences', async () => {
@@ -252,6 +274,22 @@ describe.each(PIPELINES.filter(({ executor }) => executor === 'wasm' || hasDevic
       expect(await pending).toBe('ERR_CLOSED')
       expect(await codeOf(engine.userStage('stall').collect())).toBe('ERR_CLOSED')
     })
+  })
+
+  test('a prompt that is aborted among user stages ends, and the next one is right', async () => {
+    const stages = (['attention', 'sharedExperts', 'combine'] as const).map((before) =>
+      stage({ before, export: 'touch', name: before, steer: before !== 'combine' }),
+    )
+    await using engine = await load(stages)
+    await using plain = await load([])
+    const expected = await allLogits(plain, someTokens(20, 5))
+    for (let round = 0; round < 4; round++) {
+      const controller = new AbortController()
+      await using session = engine.session()
+      const onProgress = (done: number): void => void (done >= 32 * (round + 1) && setImmediate(() => controller.abort()))
+      expect(await codeOf(session.sync(someTokens(250, round), { signal: controller.signal, onProgress }))).toBe('ERR_ABORTED')
+      expect(await allLogits(engine, someTokens(20, 5))).toEqual(expected)
+    }
   })
 
   test('results can be looped over until the engine is closed', async () => {
