@@ -50,6 +50,7 @@ struct tcu_engine {
   std::vector<piece> allocations, registrations;
   tcu_step step = {}; /* the step at hand, as the calling thread sees it */
   bool in_step = false;
+  int published_layer = -1; /* whose hand-off tcu_router has told, waiting for its tcu_publish; -1: none */
   std::unique_ptr<tcu_graph> recording; /* while capturing */
   std::vector<std::shared_ptr<tcu_graph>> graphs;
 
@@ -84,6 +85,9 @@ void queue_work(tcu_engine &e, std::function<void()> work);
 void queue_stage(tcu_engine &e, const char *name, std::function<int()> stage);
 /* On the engine's thread: the status of a failure inside the step, with the thread's text. */
 void fail_step(tcu_engine &e, int status);
+
+/* handoff.cpp: tells the pool of a slot. */
+void queue_publish(tcu_engine &e, const tcu_slot &slot);
 
 /* memory.cpp: "device" memory, or null when the limit does not allow it. */
 char *device_allocate(uint64_t bytes);

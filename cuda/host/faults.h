@@ -10,7 +10,7 @@ enum fault {
   FAULT_NONE = 0,    /* disarms all and lets a lost or absent device come back */
   FAULT_STAGE = 1,   /* n-th stage: as an error of the driver. tcu_is_idle and every later call answer TCU_DEVICE; the step still ends, with *status */
   FAULT_LOST = 2,    /* n-th stage: nothing runs any more, the step never ends; every later call answers TCU_LOST, tcu_open too */
-  FAULT_PUBLISH = 3, /* n-th tcu_publish: the word is not written, so the hand-off never comes */
+  FAULT_PUBLISH = 3, /* n-th hand-off: the word is not written, so it never comes */
   FAULT_HANG = 4,    /* n-th stage: it runs until the engine is closed */
   FAULT_MEMORY = 5,  /* n-th tcu_memory: TCU_MEMORY */
   FAULT_ABSENT = 6,  /* from the n-th tcu_device_count, tcu_device_info or tcu_open on all of them answer TCU_ABSENT */

@@ -5,19 +5,24 @@
 
 enum { SPINS = 2000, SLEEP_US = 20 };
 
+void queue_publish(tcu_engine &e, const tcu_slot &slot) {
+  queue_work(e, [&e, entry = slot.entry, tokens = e.step.token_count] {
+    if (e.closing || e.step_failure != TCU_OK || e.device_failure != TCU_OK) return;
+    e.published++;
+    if (fault_hits(FAULT_PUBLISH)) return;
+    __atomic_store_n(e.host.published + 1, entry, __ATOMIC_RELAXED);
+    __atomic_store_n(e.host.published + 2, tokens, __ATOMIC_RELAXED);
+    /* released after the slot and the two words */
+    __atomic_store_n(e.host.published, (int32_t)e.published, __ATOMIC_RELEASE);
+  });
+}
+
 int tcu_publish(tcu_engine *e, int32_t layer) {
   CHECK(enter_layer(e, layer));
   const layer_binding &binding = e->layers[(size_t)layer];
   if (!binding.has_slot) return failed(TCU_ARGUMENT, "tcu_publish: layer %d has no slot", layer);
-  queue_work(*e, [e, entry = binding.slot.entry, tokens = e->step.token_count] {
-    if (e->closing || e->step_failure != TCU_OK || e->device_failure != TCU_OK) return;
-    e->published++;
-    if (fault_hits(FAULT_PUBLISH)) return;
-    __atomic_store_n(e->host.published + 1, entry, __ATOMIC_RELAXED);
-    __atomic_store_n(e->host.published + 2, tokens, __ATOMIC_RELAXED);
-    /* released after the slot and the two words */
-    __atomic_store_n(e->host.published, (int32_t)e->published, __ATOMIC_RELEASE);
-  });
+  if (e->published_layer != layer) queue_publish(*e, binding.slot);
+  e->published_layer = -1;
   return TCU_OK;
 }
 

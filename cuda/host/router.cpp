@@ -71,6 +71,11 @@ int tcu_router(tcu_engine *e, int32_t layer) {
   CHECK(enter_layer(e, layer));
   const layer_binding &binding = e->layers[(size_t)layer];
   if (!has_matrix(binding.weights.router)) return failed(TCU_ARGUMENT, "tcu_router: layer %d has none here", layer);
-  queue_stage(*e, "router", [e, binding, tokens = e->step.token_count] { return route(*e, binding, tokens); });
+  const int tokens = e->step.token_count;
+  queue_stage(*e, "router", [e, binding, tokens] { return route(*e, binding, tokens); });
+  /* as early as the GPU's */
+  const bool publishes = binding.has_slot && !binding.slot.holds && tokens <= DECODE_TOKENS;
+  if (publishes) queue_publish(*e, binding.slot);
+  e->published_layer = publishes ? layer : -1;
   return TCU_OK;
 }
