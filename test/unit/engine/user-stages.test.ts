@@ -197,7 +197,7 @@ describe.each(PIPELINES.filter(({ executor }) => executor === 'wasm' || hasDevic
       ['stall', 'ERR_TIMEOUT'],
       ['die', 'ERR_WORKER_DIED'],
     ])('by never coming back (%s) fails the engine, which closes', async (name, code) => {
-      const engine = await load([stage({ before: 'head', export: name, steer: true })], { deadlineMs: 3000 })
+      const engine = await load([stage({ before: 'head', export: name, steer: true })], { deadlineMs: 5000 })
       expect(await codeOf(engine.session().sync([1, 2]))).toBe(code)
       expect(() => engine.session()).toThrow(expect.objectContaining({ code }))
       const start = performance.now()
