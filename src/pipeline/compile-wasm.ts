@@ -97,7 +97,7 @@ class Calls {
   }
 }
 
-function attentionCall({ arena, layer, attention, keyCache, valueCache }: PlacedLayer): StageCall {
+function attentionCall({ arena, layer, attention, keyCache, valueCache }: PlacedLayer, selects: boolean): StageCall {
   return {
     stage: 'attention',
     arena,
@@ -114,6 +114,7 @@ function attentionCall({ arena, layer, attention, keyCache, valueCache }: Placed
     kNorm: vectorOffset(attention.kNorm),
     keyCache,
     valueCache,
+    selects,
   }
 }
 
@@ -131,20 +132,27 @@ function pushFeedForward(calls: Calls, placed: PlacedLayer): void {
   calls.push({ stage: 'combine', arena, layer, hasShared: shared !== undefined })
 }
 
-/** A whole step, with a transfer wherever the next call's arena is not the one that holds its input. */
-export function modelCalls({ hyper }: Model, { arena, embedding, layers, head, outputNorm }: WasmModelPlan): StageCall[] {
+/**
+ * A whole step, with a transfer wherever the next call's arena is not the one that holds its input. `keepsRows`: the last layer, too, is worked out for
+ * every token, though only what becomes logits is read behind it.
+ */
+export function modelCalls(
+  { hyper }: Model,
+  { arena, embedding, layers, head, outputNorm }: WasmModelPlan,
+  keepsRows: boolean,
+): StageCall[] {
   const calls = new Calls(arena, hyper)
   calls.push({ stage: 'embed', arena: embedding.arena, weights: matrixCall(embedding) })
   /** The arena whose `x` is current. */
   let home = embedding.arena
-  for (const placed of layers) {
+  for (const [index, placed] of layers.entries()) {
     calls.transferResidual(home, placed.arena)
     home = placed.arena
-    calls.push(attentionCall(placed))
+    calls.push(attentionCall(placed, !keepsRows && index === layers.length - 1))
     pushFeedForward(calls, placed)
   }
   calls.transferResidual(home, head.arena)
-  calls.push({ stage: 'head', arena: head.arena, norm: outputNorm.offset, weights: matrixCall(head) })
+  calls.push({ stage: 'head', arena: head.arena, isSelected: !keepsRows, norm: outputNorm.offset, weights: matrixCall(head) })
   return calls.list
 }
 

@@ -38,8 +38,9 @@ function wasmProgram(model: Model, { step, limits, pipeline }: Plan, wasm: WasmP
   const { ubatch, outputs } = limits
   const common = { shape: programShape(model.hyper), step, ubatch, outputs, arena: wasm.arena }
   if (wasm.holds === 'experts') return { ...common, ...expertCalls(model, wasm) }
-  const calls = modelCalls(model, wasm)
   const { userStages } = pipeline
+  // functions of the user see every token of every layer
+  const calls = modelCalls(model, wasm, userStages !== undefined)
   if (!userStages) return { ...common, calls }
   return {
     ...common,

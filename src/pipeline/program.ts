@@ -34,7 +34,10 @@ export interface EmbedCall {
   readonly weights: MatrixCall
 }
 
-/** x += output(attention(norm x)); keys and values are stored on the way. Offsets 0 mean absent. */
+/**
+ * x += output(attention(norm x)); keys and values are stored on the way. Offsets 0 mean absent. With `selects`, the last layer's: of x only the rows of
+ * the step's output tokens are wanted from then on, and they become its first rows.
+ */
 export interface AttentionCall {
   readonly stage: 'attention'
   readonly arena: number
@@ -51,6 +54,7 @@ export interface AttentionCall {
   readonly kNorm: number
   readonly keyCache: number
   readonly valueCache: number
+  readonly selects: boolean
 }
 
 /** x += down(silu(gate) * up) of norm x. */
@@ -101,10 +105,11 @@ export interface CombineCall {
   readonly hasShared: boolean
 }
 
-/** logits = head(norm x) of the step's output tokens. */
+/** logits = head(norm x) of the step's output tokens: with `isSelected` all rows of x, see `AttentionCall`. */
 export interface HeadCall {
   readonly stage: 'head'
   readonly arena: number
+  readonly isSelected: boolean
   readonly norm: number
   readonly weights: MatrixCall
 }

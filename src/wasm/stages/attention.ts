@@ -1,9 +1,12 @@
-/** attention: x += output(softmax(q k / sqrt(d)) v), with q, k, v of the normed x; keys and values go to the cache. */
+/**
+ * attention: x += output(softmax(q k / sqrt(d)) v), with q, k, v of the normed x; keys and values go to the cache. In the last layer all else is worked
+ * out for the tokens that give logits alone: of a prompt that is one token.
+ */
 import { RUN_WORDS } from '../../abi/step.ts'
 import { ATTENTION_CHUNK_TOKENS, ATTENTION_TILE_QUERIES, attentionPartBytes, KV_BLOCK_TOKENS, MATMUL } from '../../abi/kernels.ts'
 import { activationsOf } from '../../abi/formats.ts'
 import type { AttentionCall } from '../../pipeline/program.ts'
-import type { WorkerContext } from '../context.ts'
+import type { WorkerArena, WorkerContext } from '../context.ts'
 import { check } from '../kernels.ts'
 import { normAndQuantize } from './norm.ts'
 
@@ -29,13 +32,35 @@ export function attention(context: WorkerContext, call: AttentionCall): void {
   context.sync()
 
   const width = shape.heads * shape.headDim
+  if (call.selects && context.outputs < tokens) {
+    selectOutputs(context, arena, width)
+    context.sync()
+  }
   const { activation } = call.output
   const records = context.recordsAt(activation, at.attended)
   if (activation !== 'f32') {
-    context.quantize(arena, activation, records, at.attended, width, context.share(tokens))
+    context.quantize(arena, activation, records, at.attended, width, context.share(context.tokens))
     context.sync()
   }
-  context.matmul(arena, call.output, MATMUL.add, at.x, records, 0, tokens)
+  context.matmul(arena, call.output, MATMUL.add, at.x, records, 0, context.tokens)
+}
+
+/** Moves the rows of the output tokens to the front of x and of the attention's output; from here on they are the step's tokens. */
+function selectOutputs(context: WorkerContext, { words, floats }: WorkerArena, width: number): void {
+  const { shape, arena: at, step } = context.program
+  const outputs = (at.step + step.outputs) / 4
+  // shared out by columns: a row may be moved to where another one was, so each worker moves its part of them in order
+  for (const [rows, columns] of [
+    [at.x / 4, shape.hidden],
+    [at.attended / 4, width],
+  ] as const) {
+    const { begin, end } = context.share(columns, 16)
+    for (let row = 0; row < context.outputs; row++) {
+      const from = rows + words[outputs + row]! * columns
+      floats.copyWithin(rows + row * columns + begin, from + begin, from + end)
+    }
+  }
+  context.tokens = context.outputs
 }
 
 /** Norm and rope of q and k, and the cache rows of this worker's tokens. */
@@ -69,7 +94,7 @@ function storeKeys(context: WorkerContext, call: AttentionCall): void {
   check(status, 'rope_store')
 }
 
-/** The tokens of one sequence in the step. */
+/** The tokens of one sequence in the step that attend: all, or in the last layer those that give logits. */
 interface Run {
   /** Its first token in the step, and how many there are. */
   readonly first: number
@@ -82,13 +107,20 @@ interface Run {
 }
 
 /** The step's runs. A single token with a long context is split into chunks of keys as long as there is room for what they leave. */
-function readRuns(context: WorkerContext, words: Int32Array): Run[] {
+function readRuns(context: WorkerContext, words: Int32Array, selects: boolean): Run[] {
   const { shape, arena: at, step } = context.program
   const partBytes = attentionPartBytes(shape.heads, shape.headDim)
+  const outputs = words.subarray((at.step + step.outputs) / 4, (at.step + step.outputs) / 4 + context.outputs)
   let used = 0
+  let output = 0
   return Array.from({ length: context.runs }, (_, run) => {
     const base = (at.step + step.runs) / 4 + run * RUN_WORDS
-    const [first, count, row] = [words[base]!, words[base + 1]!, words[base + 2]!]
+    const [begin, tokens, row] = [words[base]!, words[base + 1]!, words[base + 2]!]
+    // those of a run are its last ones
+    const firstOutput = output
+    while (output < outputs.length && outputs[output]! < begin + tokens) output++
+    const count = selects ? output - firstOutput : tokens
+    const first = begin + tokens - count
     const chunks = Math.floor(words[(at.step + step.positions) / 4 + first]! / ATTENTION_CHUNK_TOKENS) + 1
     const isSplit = context.workers > 1 && count === 1 && chunks > 1 && used + chunks <= at.attentionChunks
     const parts = at.attentionParts + used * partBytes
@@ -150,7 +182,7 @@ function attendRuns(context: WorkerContext, call: AttentionCall): void {
   const { shape, arena: at, step } = context.program
   const { heads, kvHeads, headDim } = shape
   const { words } = context.arena(call.arena)
-  const runs = readRuns(context, words)
+  const runs = readRuns(context, words, call.selects).filter(({ count }) => count > 0)
   const positions = words.subarray((at.step + step.positions) / 4)
   const items = runs.flatMap((run) => Array.from({ length: kvHeads }, (_, head) => itemsOf(run, head, heads / kvHeads, positions)).flat())
   for (const item of shareOf(items, context.worker, context.workers)) attendItem(context, call, item, positions[item.first]!)

@@ -15,7 +15,7 @@ export function head(context: WorkerContext, call: HeadCall): void {
   const records = context.recordsAt(activation, at.normed)
   const share = context.share(outputs)
   for (let row = share.begin; row < share.end; row++) {
-    const token = arena.words[(at.step + step.outputs) / 4 + row]!
+    const token = call.isSelected ? row : arena.words[(at.step + step.outputs) / 4 + row]!
     const status = arena.kernels.rms_norm(at.normed + row * hidden * 4, at.x + token * hidden * 4, call.norm, hidden, 1, epsilon)
     check(status, 'rms_norm')
   }
