@@ -84,10 +84,11 @@ export function bestToken(logits: Float32Array): number {
   let largest = -Infinity
   for (let id = 0; id < logits.length; id++) {
     const logit = logits[id] as number
-    if (logit > largest) {
-      largest = logit
-      best = id
-    } else if (!(logit <= largest)) throw notFinite(id, logit)
+    // one comparison for almost all of them, which NaN does not pass either
+    if (logit <= largest) continue
+    if (!(logit > largest)) throw notFinite(id, logit)
+    largest = logit
+    best = id
   }
   if (largest === Infinity) throw notFinite(best, largest)
   return best
