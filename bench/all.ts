@@ -37,5 +37,6 @@ for (const format of FORMATS) run('peers/run.ts', modelFile(format), ...rounds)
 // without 256-bit vectors: what older versions of Node get
 run('peers/run.ts', modelFile('Q4_0'), '--plain', ...rounds)
 run('peers/run.ts', modelFile('Q4_0'), '--batch', '8', '--decode', '64', ...rounds)
+run('tasks.ts', ...rounds)
 run('peers/run.ts', modelFile('Q4_0'), '--context', '16384', '--decode', '32', ...rounds)
 run('tables.ts')

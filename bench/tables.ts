@@ -108,6 +108,7 @@ function aloneTable(bench: string): string | undefined {
 const TABLES = {
   peers: peersTable(),
   batch: aloneTable('batch'),
+  tasks: aloneTable('tasks'),
   context: aloneTable('context'),
   native: nativeTable(),
   kernels: suitesTable('kernels'),
