@@ -37,6 +37,7 @@ enum { FORMAT_IDS = 64 }; /* ggml ids are below this */
  * unpack  y: f32[columns] = row `row` of a panel
  * prepare may be 0; else calls for `prepare_from` tokens or more take the records that it makes of all tokens of the call, one after the other
  * dot     out: f32[tokens, 8] = the panel's 8 rows times `tokens` activation records x[t]
+ * dot_pair  may be 0; else the same for two panels and UNPACK_FROM_TOKENS tokens or more (tiles.h); the second one's results are PAIR_STRIDE floats further on
  * decode  out: f32[STREAMS, 8] = the rows of several panels times one record; bit for bit what dot gives for each
  */
 struct format {
@@ -49,6 +50,7 @@ struct format {
   int (*repack)(uint8_t *panel, const uint8_t *rows, int columns, int count);
   void (*unpack)(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch);
   void (*dot)(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
+  void (*dot_pair)(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
   void (*decode)(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch);
 };
 

@@ -153,7 +153,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
     return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, quant_of_##name, head, bits);                 \
   }                                                                                                                                  \
   static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                                \
-    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
+    unpack_panel32(scratch, unpacked32_bytes(kind_##name), panel, kind_##name, weights_##name, scales, columns / 32);                                               \
     row32(y, scratch, kind_##name, row, columns / 32);                                                                               \
   }                                                                                                                                  \
   DOT_##how(name, scales)                                                                                                            \
@@ -162,31 +162,38 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
                                        .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
 /* Straight from panels for few tokens, unpacked for several. */
-#define DOT_PACKED(name, scales, prepared)                                                                                           \
+#define DOT_PACKED(name, scales, most, prepared)                                                                                     \
   TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))            \
-  TILE_KERNELS(unpacked_##name, 8, prepared)                                                                                         \
+  TILE_KERNELS(unpacked_##name, most, prepared)                                                                                      \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
       for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 32);                                \
       return;                                                                                                                        \
     }                                                                                                                                \
-    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
-    RUN_TILES(unpacked_##name, 8, out, panel, scratch, x, columns / 32, tokens);                                                     \
+    unpack_panel32(scratch, unpacked32_bytes(kind_##name), panel, kind_##name, weights_##name, scales, columns / 32);                \
+    RUN_TILES(unpacked_##name, most, out, panel, scratch, x, columns / 32, tokens);                                                  \
   }
 #define DOT_MINIMA(name, scales)                                                                                                     \
-  DOT_PACKED(name, scales, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales, unpacked_scales, x, blocks, 1, TILE))
-/* Unpacked panels meet prepared records. */
-#define DOT_OFFSET(name, scales)                                                                                                     \
+  DOT_PACKED(name, scales, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales, unpacked_scales, x, blocks, 1, TILE))
+/* Unpacked panels meet prepared records; two panels at a time where sums are i32. */
+#define DOT_OFFSET(name, scales) DOT_PREPARED(name, scales, PREPARED_TOKENS)
+#define DOT_PREPARED(name, scales, most)                                                                                             \
   static void prepare_##name(uint8_t *to, const uint8_t *const *records, int columns, int tokens) {                                  \
     prepare_tiles32(to, records, kind_##name.offset, columns / 32, tokens);                                                          \
   }                                                                                                                                  \
-  DOT_PACKED(name, scales, prepared_tile32(out, unpacked, *x, blocks, chain_of(kind_##name), TILE))
+  DOT_PACKED(name, scales, most, prepared_tile32(out, unpacked, *x, blocks, chain_of(kind_##name), TILE))                            \
+  TILE_KERNELS(pair_##name, most, prepared_pair32(out, unpacked, *x, blocks, TILE))                                                  \
+  static void dot_pair_##name(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) { \
+    for (int p = 0; p < PAIR; p++)                                                                                                   \
+      unpack_panel32(scratch + p * UNPACKED32_MINIMA, PAIR * UNPACKED32_MINIMA, panels[p], kind_##name, weights_##name, scales, columns / 32); \
+    RUN_TILES(pair_##name, most, out, 0, scratch, x, columns / 32, tokens);                                                          \
+  }
 /* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
 #define DOT_TABLE(name, scales)                                                                                                      \
   TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
                                        unpacked_scales, x, blocks, 1, TILE))                                                         \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
-    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
+    unpack_panel32(scratch, unpacked32_bytes(kind_##name), panel, kind_##name, weights_##name, scales, columns / 32);                                               \
     RUN_TILES(unpacked_##name, 8, out, panel, scratch, x, columns / 32, tokens);                                                     \
   }
 /* Bytes, which need no unpacking. */
@@ -198,7 +205,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
   }
 
 #define PREPARE_MINIMA(name)
-#define PREPARE_OFFSET(name) .prepare = prepare_##name, .prepared_bytes = PREPARED32_BYTES, .prepare_from = UNPACK_FROM_TOKENS,
+#define PREPARE_OFFSET(name) .prepare = prepare_##name, .prepared_bytes = PREPARED32_BYTES, .prepare_from = UNPACK_FROM_TOKENS, .dot_pair = SUMS_IN_I32 ? dot_pair_##name : 0,
 #define PREPARE_BYTES(name) .prepare = widen_records, .prepared_bytes = sizeof(struct activation_wide), .prepare_from = 1,
 #define PREPARE_TABLE PREPARE_BYTES
 

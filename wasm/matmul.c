@@ -12,7 +12,7 @@
  * Tokens of a chunk. Panels are unpacked once per chunk, so it is large, unless a small one's records stay in the first-level cache while panel after
  * panel meets them. Widened records are large, and always come in small chunks.
  */
-enum { CHUNK_TOKENS = 144, SMALL_CHUNK_TOKENS = 32, FIRST_CACHE_BYTES = 40 << 10 };
+enum { SMALL_CHUNK_TOKENS = 32, FIRST_CACHE_BYTES = 40 << 10 };
 enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
 
 /* A weight matrix as the loops need it. */
@@ -50,6 +50,17 @@ static const uint8_t *panel_at(const struct weights *weights, int row) {
 
 static void dot(float *out, const struct weights *weights, int row, const struct chunk *chunk, int columns, int count) {
   weights->format->dot(out, panel_at(weights, row), chunk->records, columns, count, chunk->scratch);
+}
+
+/* out: f32[PAIR, CHUNK_TOKENS, 8] = the panels at row_a of a and at row_b of b, which have the same format. */
+static void dot_pair(float *out, const struct weights *a, int row_a, const struct weights *b, int row_b, const struct chunk *chunk, int columns,
+                     int count) {
+  const uint8_t *const panels[PAIR] = {panel_at(a, row_a), panel_at(b, row_b)};
+  if (a->format->dot_pair && count >= UNPACK_FROM_TOKENS) {
+    a->format->dot_pair(out, panels, chunk->records, columns, count, chunk->scratch);
+  } else {
+    for (int p = 0; p < PAIR; p++) a->format->dot(out + p * PAIR_STRIDE, panels[p], chunk->records, columns, count, chunk->scratch);
+  }
 }
 
 /* Rows of each of `streams` equal shares of whole panels; what is left over is less than `streams` panels. */
@@ -110,7 +121,7 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
   for (int first = 0; first < tokens; first += most) {
     const int count = tokens - first < most ? tokens - first : most;
     struct chunk chunk;
-    begin_chunk(&chunk, format, x, record_size, x_index, first, count, columns, scratch + RESULT_BYTES);
+    begin_chunk(&chunk, format, x, record_size, x_index, first, count, columns, scratch + PAIR * RESULT_BYTES);
     int row = row_begin;
     if (count <= STREAM_TOKENS) {
       const int rows = stream_rows(row_begin, row_end, STREAMS);
@@ -123,6 +134,12 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
         }
       }
       row = row_begin + STREAMS * rows;
+    }
+    for (; row + PANEL_ROWS < row_end; row += PAIR * PANEL_ROWS) {
+      dot_pair(sums, &weights, row, &weights, row + PANEL_ROWS, &chunk, columns, count);
+      for (int t = 0; t < count; t++) {
+        for (int p = 0; p < PAIR; p++) store(&to, sums + p * PAIR_STRIDE + PANEL_ROWS * t, row + p * PANEL_ROWS, first + t);
+      }
     }
     for (; row < row_end; row += PANEL_ROWS) {
       dot(sums, &weights, row, &chunk, columns, count);
@@ -154,7 +171,7 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
   for (int first = 0; first < tokens; first += most) {
     const int count = tokens - first < most ? tokens - first : most;
     struct chunk gate_chunk, up_chunk;
-    begin_chunk(&gate_chunk, gate_format, x, record_size, x_index, first, count, columns, scratch + 2 * RESULT_BYTES);
+    begin_chunk(&gate_chunk, gate_format, x, record_size, x_index, first, count, columns, scratch + PAIR * RESULT_BYTES);
     if (gate_format != up_format) {
       begin_chunk(&up_chunk, up_format, x, record_size, x_index, first, count, columns, gate_chunk.scratch);
       gate_chunk.scratch = up_chunk.scratch;
@@ -177,8 +194,12 @@ int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, c
       row = row_begin + STREAMS / 2 * rows;
     }
     for (; row < row_end; row += PANEL_ROWS) {
-      dot(gates, &gate_weights, row, &gate_chunk, columns, count);
-      dot(ups, &up_weights, row, gate_format == up_format ? &gate_chunk : &up_chunk, columns, count);
+      if (gate_format == up_format) {
+        dot_pair(gates, &gate_weights, row, &up_weights, row, &gate_chunk, columns, count);
+      } else {
+        dot(gates, &gate_weights, row, &gate_chunk, columns, count);
+        dot(ups, &up_weights, row, &up_chunk, columns, count);
+      }
       for (int t = 0; t < count; t++)
         store_gated(h + (size_t)(first + t) * (size_t)h_stride + row, gates + PANEL_ROWS * t, ups + PANEL_ROWS * t, row_end - row);
     }

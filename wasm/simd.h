@@ -9,6 +9,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define NO_UNROLL _Pragma("clang loop unroll(disable)")
 
 /* i16x8: x[2i] * q[2i] + x[2i+1] * q[2i+1] of signed bytes x and bytes q in 0..127. Callers keep the sum inside i16. */
 INLINE v128_t dot_i7(v128_t x, v128_t q) {

@@ -154,11 +154,11 @@ INLINE void tile32(float *out, const uint8_t *const *panel, const struct kind32 
   store_tile(out, total, panels * tokens);
 }
 
-/* Unpacks `blocks` blocks of a panel. */
-INLINE void unpack_panel32(uint8_t *unpacked, const uint8_t *block, const struct kind32 kind, weights32 *weights, scales32 *scales,
+/* Unpacks `blocks` blocks of a panel to places `stride` bytes apart. */
+INLINE void unpack_panel32(uint8_t *unpacked, const int stride, const uint8_t *block, const struct kind32 kind, weights32 *weights, scales32 *scales,
                            int blocks) {
   const struct constants constants = read_constants();
-  for (int b = 0; b < blocks; b++, block += kind.block_bytes, unpacked += unpacked32_bytes(kind)) {
+  for (int b = 0; b < blocks; b++, block += kind.block_bytes, unpacked += stride) {
     store_pair(unpacked, scales(block, 0, constants), scales(block, 1, constants));
     if (kind.minima) {
       const uint8_t *m = block + kind.minima;

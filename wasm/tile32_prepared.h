@@ -45,8 +45,62 @@ INLINE void prepared_tile32(float *out, const uint8_t *block, const uint8_t *x, 
   store_tile(out, total, tokens);
 }
 
+/* Tokens of a tile at most, a literal: the build that sums in i32 takes fewer tokens and two panels. */
+#ifdef DOT_BUILD
+#define PREPARED_TOKENS 4
+#else
+#define PREPARED_TOKENS 8
+#endif
+
+/*
+ * The same for two unpacked panels whose blocks take turns, and sums in i32. A vector of weights then serves four tokens, and a broadcast of
+ * activations, which is two instructions in V8, two panels: together they take half as many instructions as eight tokens by one panel. The loop over
+ * steps must stay one: V8 works a loop's body out sum by sum, and the weights of a whole block would not fit in its registers.
+ */
+INLINE void prepared_pair32(float *out, const uint8_t *block, const uint8_t *x, int blocks, const int tokens) {
+  enum { STEPS = 2 };
+  const struct constants constants = read_constants();
+  v128_t total[PAIR][PREPARED_TOKENS][2];
+  UNROLL for (int p = 0; p < PAIR; p++) UNROLL for (int t = 0; t < tokens; t++) total[p][t][0] = total[p][t][1] = wasm_f32x4_splat(0);
+  for (int b = 0; b < blocks; b++, block += PAIR * UNPACKED32_MINIMA, x += PREPARED32_BYTES * tokens) {
+    v128_t dot[PREPARED_TOKENS][PAIR][2];
+    UNROLL for (int t = 0; t < tokens; t++) {
+      const v128_t start = wasm_v128_load32_splat(x + 32 * tokens + 4 * t);
+      UNROLL for (int p = 0; p < PAIR; p++) dot[t][p][0] = dot[t][p][1] = start;
+    }
+    const uint8_t *quants = block + 32, *values = x, *const end = x + 32;
+    NO_UNROLL for (; values < end; quants += 32 * STEPS, values += 4 * STEPS) {
+      UNROLL for (int t = 0; t < tokens; t++) {
+        UNROLL for (int p = 0; p < PAIR; p++) {
+          v128_t sum[2];
+          UNROLL for (int half = 0; half < 2; half++) sum[half] = dot[t][p][half];
+          UNROLL for (int s = 0; s < STEPS; s++) {
+            v128_t w[2];
+            UNROLL for (int half = 0; half < 2; half++) w[half] = load(quants + UNPACKED32_MINIMA * p + 32 * s + 16 * half);
+            add_products(sum, values + 32 * t, s, w, 0);
+          }
+          UNROLL for (int half = 0; half < 2; half++) dot[t][p][half] = sum[half];
+        }
+      }
+    }
+    v128_t d[PAIR][2];
+    UNROLL for (int p = 0; p < PAIR; p++) {
+      UNROLL for (int half = 0; half < 2; half++) d[p][half] = unpacked_scales(block + UNPACKED32_MINIMA * p, half, constants);
+    }
+    UNROLL for (int t = 0; t < tokens; t++) {
+      const v128_t scale = wasm_v128_load32_splat(x + 36 * tokens + 4 * t);
+      UNROLL for (int p = 0; p < PAIR; p++) {
+        UNROLL for (int half = 0; half < 2; half++) {
+          total[p][t][half] = madd(wasm_f32x4_sub(dot[t][p][half], constants.magic), wasm_f32x4_mul(d[p][half], scale), total[p][t][half]);
+        }
+      }
+    }
+  }
+  UNROLL for (int p = 0; p < PAIR; p++) store_tile(out + p * PAIR_STRIDE, total[p], tokens);
+}
+
 /* Tokens of the first tile of `tokens`: as RUN_TILES cuts them. */
-INLINE int tile_of(int tokens) { return tokens >= TILE_SIZE ? TILE_SIZE : tokens >= 4 ? 4 : tokens >= 2 ? 2 : 1; }
+INLINE int tile_of(int tokens) { return tokens >= PREPARED_TOKENS ? PREPARED_TOKENS : tokens >= 4 ? 4 : tokens >= 2 ? 2 : 1; }
 
 /* Prepares the records of `tokens` tokens, tile after tile. */
 static void prepare_tiles32(uint8_t *to, const uint8_t *const *records, int offset, int blocks, int tokens) {

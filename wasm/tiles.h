@@ -19,6 +19,11 @@ INLINE void store_tile(float *out, v128_t (*total)[2], const int size) {
   UNROLL for (int i = 0; i < size; i++) store_pair(out + 8 * i, total[i][0], total[i][1]);
 }
 
+/*
+ * Tokens of a chunk at most. Products of a pair of panels leave the second one's results behind those of the first, this many floats further on.
+ */
+enum { CHUNK_TOKENS = 144, PAIR = 2, PAIR_STRIDE = CHUNK_TOKENS * 8 };
+
 /* From this many tokens on, a panel is unpacked once into scratch instead of in every product. */
 enum { UNPACK_FROM_TOKENS = STREAM_TOKENS + 1 };
 
@@ -29,11 +34,11 @@ enum { UNPACK_FROM_TOKENS = STREAM_TOKENS + 1 };
   }
 
 /* Defines name_1, name_2, name_4 and name_<most>, which run the given call with TILE, its number of tokens. `unpacked` may be 0. */
-#define TILE_KERNELS(name, most, ...)  \
-  TILE_KERNEL(name, 1, __VA_ARGS__)    \
-  TILE_KERNEL(name, 2, __VA_ARGS__)    \
-  TILE_KERNEL(name, 4, __VA_ARGS__)    \
-  TILE_KERNEL(name, most, __VA_ARGS__)
+#define TILE_KERNELS(name, most, ...) TILE_KERNELS_(name, most, __VA_ARGS__)
+#define TILE_KERNELS_(name, most, ...) TILE_KERNELS_##most(name, __VA_ARGS__)
+#define TILE_KERNELS_4(name, ...) TILE_KERNEL(name, 1, __VA_ARGS__) TILE_KERNEL(name, 2, __VA_ARGS__) TILE_KERNEL(name, 4, __VA_ARGS__)
+#define TILE_KERNELS_6(name, ...) TILE_KERNELS_4(name, __VA_ARGS__) TILE_KERNEL(name, 6, __VA_ARGS__)
+#define TILE_KERNELS_8(name, ...) TILE_KERNELS_4(name, __VA_ARGS__) TILE_KERNEL(name, 8, __VA_ARGS__)
 #define TILE_KERNEL(name, size, ...)                                                                                                  \
   static __attribute__((noinline)) void name##_##size(float *out, const uint8_t *panel, const uint8_t *unpacked, const uint8_t *const *x, int blocks) { \
     enum { TILE = size };                                                                                                             \
