@@ -16,6 +16,7 @@ struct constants {
   v128_t third;         /* u8: 0x04 */
   v128_t scale_tops;    /* i16: 0x30 */
   v128_t thirty_two;    /* i16: 32 */
+  v128_t low_half;      /* i32: 0xffff */
   v128_t iq4_nl;        /* i8: IQ4_NL's values by nibble */
   v128_t iq4_xs;        /* u8: the same plus 127 */
   v128_t mxfp4;         /* u8: MXFP4's values by nibble, plus 12 */
@@ -40,6 +41,7 @@ static const volatile struct constants CONSTANTS = {
     .third = ALL_LANES(0x04040404),
     .scale_tops = ALL_LANES(0x00300030),
     .thirty_two = ALL_LANES(0x00200020),
+    .low_half = ALL_LANES(0xffff),
     .iq4_nl = (v128_t)(__i8x16){IQ4_NL_VALUES(0)},
     .iq4_xs = (v128_t)(__u8x16){IQ4_NL_VALUES(127)},
     .mxfp4 = (v128_t)(__u8x16){MXFP4_VALUES(12)},
@@ -53,6 +55,6 @@ static const volatile struct constants CONSTANTS = {
 
 INLINE struct constants read_constants(void) {
   const volatile struct constants *c = &CONSTANTS;
-  return (struct constants){c->zero, c->nibble, c->fifth, c->sixth, c->pair, c->third, c->scale_tops, c->thirty_two,
+  return (struct constants){c->zero, c->nibble, c->fifth, c->sixth, c->pair, c->third, c->scale_tops, c->thirty_two, c->low_half,
                             c->iq4_nl, c->iq4_xs, c->mxfp4, c->sign, c->magnitude, c->bias, c->bias_plus_one, c->least, c->magic};
 }

@@ -16,7 +16,7 @@
  */
 #include "blocks.h"
 #include "formats.h"
-#include "tile256.h"
+#include "tile256_prepared.h"
 
 enum { PAIRS = 16, NIBBLES_K = 160, FIFTH_BITS_K = 1184, NIBBLES_6 = 144, TOP_BITS_6 = 1168, NIBBLES_XS = 80 };
 enum { PAIRS_K = 32, MINIMA_K = 96, TWO_BITS_2 = 160, TOPS_3 = 80, TWO_BITS_3 = 112, THIRD_BITS_3 = 624 };
@@ -241,10 +241,14 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   TILE_KERNELS(unpacked_##name, 6, tile256(out, &panel, unpacked, reread_##name, kind_##name, x, blocks, 1, TILE))                      \
   DOT_##how(name)                                                                                                                       \
   const struct format format_##name = {                                                                                                 \
-      FORMAT_ROW(name), .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
+      FORMAT_ROW(name), PREPARE_##how .repack = repack_##name, .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
 
-/* Straight from panels for few tokens, unpacked for several. */
+#define PREPARE_TABLE
+#define PREPARE_PACKED .prepare = SUMS_IN_I32 ? prepare_tiles256 : 0, .prepared_bytes = PREPARED256_BYTES, .prepare_from = UNPACK_FROM_TOKENS,
+
+/* Straight from panels for few tokens, unpacked for several; where sums are i32, those meet prepared records. */
 #define DOT_PACKED(name)                                                                                                                \
+  TILE_KERNELS(prepared_##name, 8, prepared_tile256(out, unpacked, *x, blocks, kind_##name, TILE))                                      \
   TILE_KERNEL(packed_##name, 1, tile256(out, &panel, 0, read_##name, kind_##name, x, blocks, 1, 1))                                     \
   STREAMS_KERNEL(streams_##name, tile256(out, panels, 0, read_##name, kind_##name, x, blocks, STREAMS, 1))                              \
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {                \
@@ -254,6 +258,11 @@ INLINE int repack_panel(uint8_t *panel, const uint8_t *rows, int columns, int co
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {        \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                                  \
       for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 256);                                  \
+      return;                                                                                                                           \
+    }                                                                                                                                   \
+    if (SUMS_IN_I32) {                                                                                                                  \
+      unpack_prepared256(scratch, panel, read_##name, kind_##name, columns / 256);                                                      \
+      RUN_TILES(prepared_##name, 8, out, 0, scratch, x, columns / 256, tokens);                                                         \
       return;                                                                                                                           \
     }                                                                                                                                   \
     unpack_panel256(scratch, panel, weights_##name, name##_PANEL_BYTES, columns / 256);                                                 \

@@ -99,13 +99,10 @@ INLINE void prepared_pair32(float *out, const uint8_t *block, const uint8_t *x, 
   UNROLL for (int p = 0; p < PAIR; p++) store_tile(out + p * PAIR_STRIDE, total[p], tokens);
 }
 
-/* Tokens of the first tile of `tokens`: as RUN_TILES cuts them. */
-INLINE int tile_of(int tokens) { return tokens >= PREPARED_TOKENS ? PREPARED_TOKENS : tokens >= 4 ? 4 : tokens >= 2 ? 2 : 1; }
-
 /* Prepares the records of `tokens` tokens, tile after tile. */
 static void prepare_tiles32(uint8_t *to, const uint8_t *const *records, int offset, int blocks, int tokens) {
   for (int tile; tokens > 0; tokens -= tile, records += tile) {
-    tile = tile_of(tokens);
+    tile = tile_of(tokens, PREPARED_TOKENS);
     for (int b = 0; b < blocks; b++, to += PREPARED32_BYTES * tile) {
       int32_t *start = (int32_t *)(to + 32 * tile);
       float *scale = (float *)(to + 36 * tile);

@@ -58,6 +58,9 @@ enum { UNPACK_FROM_TOKENS = STREAM_TOKENS + 1 };
     for (; t < (tokens); t++) name##_1((out) + 8 * t, panel, unpacked, (x) + t, blocks);            \
   } while (0)
 
+/* Tokens of the first tile of `tokens`: as RUN_TILES cuts them. */
+INLINE int tile_of(int tokens, const int most) { return tokens >= most ? most : tokens >= 4 ? 4 : tokens >= 2 ? 2 : 1; }
+
 /*
  * The order in which the 32 (or 64) columns of a block are visited, so that the two nibbles of a byte are used close together:
  * steps 0 1 h h+1 2 3 h+2 h+3 ..., where h is half of the steps.

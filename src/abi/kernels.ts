@@ -164,8 +164,8 @@ function attentionScratchBytes(heads: number, headDim: number): number {
   return (2 * (KV_BLOCK_TOKENS + queries) * headDim + queries * (2 * KV_BLOCK_TOKENS + 11)) * 4
 }
 
-/** Bytes of scratch per column: prepared records of a chunk of tokens (144 times 40 / 32) and two unpacked panels. `wasm/matmul.c` has the chunks. */
-const SCRATCH_BYTES_PER_COLUMN = 205
+/** Bytes of scratch per column: prepared records of a chunk of tokens (144 times 356 / 256) and an unpacked panel (2,880 / 256), or two of 9. `wasm/matmul.c` has the chunks. */
+const SCRATCH_BYTES_PER_COLUMN = 216
 
 /** Bytes of scratch that any kernel may use, for the widest matrix and the attention's shape of a model. */
 export function scratchBytes(columns: number, heads: number, headDim: number): number {
