@@ -153,7 +153,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
     return repack_panel(panel, rows, columns, count, name##_BYTES, name##_PANEL_BYTES, quant_of_##name, head, bits);                 \
   }                                                                                                                                  \
   static void unpack_##name(float *y, const uint8_t *panel, int row, int columns, uint8_t *scratch) {                                \
-    unpack_panel32(scratch, unpacked32_bytes(kind_##name), panel, kind_##name, weights_##name, scales, columns / 32);                                               \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
     row32(y, scratch, kind_##name, row, columns / 32);                                                                               \
   }                                                                                                                                  \
   DOT_##how(name, scales)                                                                                                            \
@@ -170,7 +170,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
       for (int t = 0; t < tokens; t++) packed_##name##_1(out + 8 * t, panel, 0, x + t, columns / 32);                                \
       return;                                                                                                                        \
     }                                                                                                                                \
-    unpack_panel32(scratch, unpacked32_bytes(kind_##name), panel, kind_##name, weights_##name, scales, columns / 32);                \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                \
     RUN_TILES(unpacked_##name, most, out, panel, scratch, x, columns / 32, tokens);                                                  \
   }
 #define DOT_MINIMA(name, scales)                                                                                                     \
@@ -184,8 +184,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
   DOT_PACKED(name, scales, most, prepared_tile32(out, unpacked, *x, blocks, chain_of(kind_##name), TILE))                            \
   TILE_KERNELS(pair_##name, most, prepared_pair32(out, unpacked, *x, blocks, TILE))                                                  \
   static void dot_pair_##name(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) { \
-    for (int p = 0; p < PAIR; p++)                                                                                                   \
-      unpack_panel32(scratch + p * UNPACKED32_MINIMA, PAIR * UNPACKED32_MINIMA, panels[p], kind_##name, weights_##name, scales, columns / 32); \
+    unpack_pair32(scratch, panels, kind_##name, weights_##name, scales, columns / 32);                                               \
     RUN_TILES(pair_##name, most, out, 0, scratch, x, columns / 32, tokens);                                                          \
   }
 /* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
@@ -193,7 +192,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
   TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
                                        unpacked_scales, x, blocks, 1, TILE))                                                         \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
-    unpack_panel32(scratch, unpacked32_bytes(kind_##name), panel, kind_##name, weights_##name, scales, columns / 32);                                               \
+    unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
     RUN_TILES(unpacked_##name, 8, out, panel, scratch, x, columns / 32, tokens);                                                     \
   }
 /* Bytes, which need no unpacking. */

@@ -9,8 +9,9 @@
 #include "tiles.h"
 
 /*
- * Tokens of a chunk. Panels are unpacked once per chunk, so it is large, unless a small one's records stay in the first-level cache while panel after
- * panel meets them. Widened records are large, and always come in small chunks.
+ * Panels are unpacked once per chunk of tokens, so chunks are large, unless a small one's records stay in the first-level cache while panel after
+ * panel meets them. Prepared records in the build `dot` are read slowly enough for the second level. Widened records are large, and always come in
+ * small chunks.
  */
 enum { SMALL_CHUNK_TOKENS = 32, FIRST_CACHE_BYTES = 40 << 10 };
 enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
@@ -29,7 +30,8 @@ struct chunk {
 };
 
 static int chunk_tokens(const struct format *format, size_t record_size) {
-  const int is_small = format->prepare_from == 1 || SMALL_CHUNK_TOKENS * record_size <= FIRST_CACHE_BYTES;
+  const int is_wide = format->prepare_from == 1, is_slow = SUMS_IN_I32 && format->prepare;
+  const int is_small = is_wide || (!is_slow && SMALL_CHUNK_TOKENS * record_size <= FIRST_CACHE_BYTES);
   return is_small ? SMALL_CHUNK_TOKENS : CHUNK_TOKENS;
 }
 

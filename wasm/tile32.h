@@ -154,20 +154,25 @@ INLINE void tile32(float *out, const uint8_t *const *panel, const struct kind32 
   store_tile(out, total, panels * tokens);
 }
 
-/* Unpacks `blocks` blocks of a panel to places `stride` bytes apart. */
-INLINE void unpack_panel32(uint8_t *unpacked, const int stride, const uint8_t *block, const struct kind32 kind, weights32 *weights, scales32 *scales,
-                           int blocks) {
+/* Unpacks one block. */
+INLINE void unpack_block32(uint8_t *unpacked, const uint8_t *block, const struct kind32 kind, weights32 *weights, scales32 *scales,
+                           struct constants constants) {
+  store_pair(unpacked, scales(block, 0, constants), scales(block, 1, constants));
+  if (kind.minima) {
+    const uint8_t *m = block + kind.minima;
+    store_pair(unpacked + UNPACKED32_MINIMA, packed_scales(m, 0, constants), packed_scales(m, 1, constants));
+  }
+  UNROLL for (int n = 0; n < 8; n++) {
+    const int step = VISIT(n, 8);
+    store_pair(unpacked + 32 + 32 * step, weights(block, step, 0, constants), weights(block, step, 1, constants));
+  }
+}
+
+/* Unpacks `blocks` blocks of a panel. */
+INLINE void unpack_panel32(uint8_t *unpacked, const uint8_t *block, const struct kind32 kind, weights32 *weights, scales32 *scales, int blocks) {
   const struct constants constants = read_constants();
-  for (int b = 0; b < blocks; b++, block += kind.block_bytes, unpacked += stride) {
-    store_pair(unpacked, scales(block, 0, constants), scales(block, 1, constants));
-    if (kind.minima) {
-      const uint8_t *m = block + kind.minima;
-      store_pair(unpacked + UNPACKED32_MINIMA, packed_scales(m, 0, constants), packed_scales(m, 1, constants));
-    }
-    UNROLL for (int n = 0; n < 8; n++) {
-      const int step = VISIT(n, 8);
-      store_pair(unpacked + 32 + 32 * step, weights(block, step, 0, constants), weights(block, step, 1, constants));
-    }
+  for (int b = 0; b < blocks; b++, block += kind.block_bytes, unpacked += unpacked32_bytes(kind)) {
+    unpack_block32(unpacked, block, kind, weights, scales, constants);
   }
 }
 

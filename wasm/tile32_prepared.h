@@ -99,6 +99,16 @@ INLINE void prepared_pair32(float *out, const uint8_t *block, const uint8_t *x, 
   UNROLL for (int p = 0; p < PAIR; p++) store_tile(out + p * PAIR_STRIDE, total[p], tokens);
 }
 
+/* Unpacks two panels, whose blocks then take turns. Both are read at the same time: more reads are under way (tiles.h). */
+INLINE void unpack_pair32(uint8_t *unpacked, const uint8_t *const *panels, const struct kind32 kind, weights32 *weights, scales32 *scales, int blocks) {
+  const struct constants constants = read_constants();
+  const uint8_t *first = panels[0], *second = panels[1];
+  for (int b = 0; b < blocks; b++, first += kind.block_bytes, second += kind.block_bytes, unpacked += PAIR * UNPACKED32_MINIMA) {
+    unpack_block32(unpacked, first, kind, weights, scales, constants);
+    unpack_block32(unpacked + UNPACKED32_MINIMA, second, kind, weights, scales, constants);
+  }
+}
+
 /* Prepares the records of `tokens` tokens, tile after tile. */
 static void prepare_tiles32(uint8_t *to, const uint8_t *const *records, int offset, int blocks, int tokens) {
   for (int tile; tokens > 0; tokens -= tile, records += tile) {
