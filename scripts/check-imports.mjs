@@ -36,15 +36,21 @@ const MAY_IMPORT = {
   engine: { values: ENGINE },
   generate: { values: LIBRARY },
   batch: { values: [...LIBRARY, 'generate'] },
+  queue: { values: [...ENGINE, 'batch'] },
   library: { values: ['engine', 'batch'] },
   load: { values: ['library', 'engine'] },
   index: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model', 'load', 'library'] },
-  cli: { values: [...LIBRARY, 'generate', 'batch', 'synth', 'pocket-model', 'index'] },
+  cli: { values: [...LIBRARY, 'generate', 'batch', 'queue', 'synth', 'pocket-model', 'index'] },
   pipelines: { values: ['pipeline'], types: ['engine'] },
 }
 
 /** Packages that enter through one file. */
-const PACKAGE_OWNER = { piscina: 'src/wasm/pool.ts', koffi: 'src/native/koffi.ts' }
+const PACKAGE_OWNER = {
+  piscina: 'src/wasm/pool.ts',
+  koffi: 'src/native/koffi.ts',
+  bullmq: 'src/queue/packages.ts',
+  ioredis: 'src/queue/packages.ts',
+}
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 

@@ -9,9 +9,11 @@ import { fileURLToPath } from 'node:url'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 
-/** `@scope/binding-linux-arm-gnueabihf` -> os linux, cpu arm, libc glibc. */
+/** `@scope/binding-linux-arm-gnueabihf` -> os linux, cpu arm, libc glibc; what comes before the platform is any name. */
 function platform(name) {
-  const [os, cpu, abi = ''] = name.replace(/^.*\/(binding-)?/, '').split('-')
+  const found = /(?:aix|android|darwin|freebsd|linux|netbsd|openbsd|openharmony|sunos|win32)-.*$/.exec(name)
+  if (!found) throw new Error(`${name}: the name does not say which platform it is for`)
+  const [os, cpu, abi = ''] = found[0].split('-')
   const libc = abi.startsWith('musl') ? 'musl' : abi.startsWith('gnu') ? 'glibc' : undefined
   return { cpu: [cpu], libc: libc && [libc], os: [os] }
 }

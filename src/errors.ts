@@ -35,6 +35,12 @@ export const ERROR_CODES = {
   ERR_BATCH_LINE: 'A line of a batch job is not a task; the message says what is wrong with it. The other lines are worked on.',
   ERR_BATCH_OUTPUT: 'The output of a batch job is in use, damaged, or has answers to another input.',
   ERR_BATCH_FAILED: 'The batch job is complete, and some of its lines could not be answered.',
+  // queues
+  ERR_QUEUE_CONNECTION:
+    'Redis cannot be reached, refuses the login, or was away for longer than the deadline; start again, nothing is lost.',
+  ERR_QUEUE_JOB: 'Another producer has the job of that name.',
+  ERR_QUEUE_MODEL: 'Producers and workers mean different model files by the same model id.',
+  ERR_QUEUE_VERSION: 'The queue is used by another version of Tandem, or holds what no version has written.',
   // run
   ERR_ARGUMENT: 'An argument or option is missing, of the wrong type, or out of range.',
   ERR_CONTEXT_OVERFLOW: 'The prompt does not fit in the context.',

@@ -20,9 +20,10 @@ export type { DecodeOptions, EncodeOptions } from './text/types.ts'
 // batch jobs
 export { BatchJob, runBatch } from './batch/job.ts'
 export type { BatchOptions } from './batch/job.ts'
+export type { Answered, Answerer, LineError, Outcome } from './batch/answerer.ts'
 export type { BatchProgress, BatchSummary } from './batch/progress.ts'
 export type { InputOptions, OnRefusal } from './batch/survey.ts'
-export type { BatchForm, Refusal, TaskOptions } from './batch/task.ts'
+export type { Address, BatchForm, BatchTask, Refusal, TaskOptions } from './batch/task.ts'
 
 // pipelines and placement
 export { definePipeline } from './pipeline/define.ts'

@@ -1,5 +1,5 @@
 /** Where this package is installed: the kernels and the bundled model lie beside the sources, in a clone and in a published package alike. */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { TandemError } from './errors.ts'
 
 /** A file of the package by its path from the package's root, for instance `wasm/dist/kernels-simd.wasm`. */
@@ -12,3 +12,6 @@ export function packageFile(path: string): URL {
   }
   return new URL(path, folder)
 }
+
+/** Version of this package. */
+export const packageVersion = (): string => (JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as { version: string }).version

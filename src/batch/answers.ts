@@ -1,23 +1,7 @@
 /** Lines of the output: answers and errors in the shape of the line that asked, and what is read from them when a job is gone on with. */
 import { hash } from 'node:crypto'
-import type { Finish } from '../engine/generate.ts'
-import type { ErrorCode } from '../errors.ts'
+import type { Answered, LineError } from './answerer.ts'
 import type { Address } from './task.ts'
-
-/** What became of a line that was not answered. */
-export interface LineError {
-  readonly code: ErrorCode
-  readonly message: string
-  readonly field?: string | undefined
-}
-
-/** What a job's lines have in common. */
-export interface AnswerContext {
-  /** Name of the model. */
-  readonly model: string
-  /** Seconds since 1970. */
-  readonly now: () => number
-}
 
 /** The text that tells lines of a job apart: by id, or by number where there is none. */
 export function keyOf({ id, line }: Pick<Address, 'id' | 'line'>): string {
@@ -27,8 +11,8 @@ export function keyOf({ id, line }: Pick<Address, 'id' | 'line'>): string {
 /** Ids that OpenAI's shape asks for; the same in every run. */
 const requestId = (address: Address): string => hash('sha256', keyOf(address), 'hex').slice(0, 24)
 
-/** A line with an answer, without its end. */
-export function answerLine(address: Address, text: string, finish: Finish, context: AnswerContext): string {
+/** A line with an answer that was there `now`, seconds since 1970; without its end. */
+export function answerLine(address: Address, { text, finish, model }: Answered, now: number): string {
   const { finishReason, promptTokens, reusedTokens, tokens } = finish
   const { form, id } = address
   if (form === 'plain') return JSON.stringify({ id, text, finishReason, promptTokens, tokens })
@@ -37,8 +21,8 @@ export function answerLine(address: Address, text: string, finish: Finish, conte
   return envelope(address, 200, {
     id: `${isChat ? 'chatcmpl' : 'cmpl'}-${requestId(address)}`,
     object: isChat ? 'chat.completion' : 'text_completion',
-    created: context.now(),
-    model: context.model,
+    created: now,
+    model,
     choices: [{ ...choice, logprobs: null, finish_reason: finishReason }],
     usage: {
       prompt_tokens: promptTokens,

@@ -7,20 +7,21 @@
  */
 import { constants, existsSync, statSync } from 'node:fs'
 import { access as accessFile, stat } from 'node:fs/promises'
-import type { Engine, Session } from '../engine/engine.ts'
-import type { Finish } from '../engine/generate.ts'
+import type { Engine } from '../engine/engine.ts'
 import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import { access } from '../gguf/reader.ts'
 import { resolveSampling } from '../sampling/options.ts'
-import { type AnswerContext, answerLine, errorLine, keyOf, readAnswer } from './answers.ts'
+import type { Answerer } from './answerer.ts'
+import { answerLine, errorLine, keyOf, readAnswer } from './answers.ts'
+import { EngineAnswerer } from './engine-answerer.ts'
 import { Lanes } from './lanes.ts'
 import { tellLine } from './line-channel.ts'
 import { type Lock, lockOutput } from './lock.ts'
 import { OutputFile } from './output-file.ts'
 import { type BatchProgress, type BatchSummary, Meter } from './progress.ts'
 import { type InputOptions, type OnRefusal, parsedLines, survey, type Survey, versionOf } from './survey.ts'
-import { type BatchTask, isRefusal, TASK_ERRORS, type TaskOptions } from './task.ts'
+import { type BatchTask, isRefusal, type TaskOptions } from './task.ts'
 
 /** Options of a job. */
 export interface BatchOptions extends InputOptions {
@@ -99,6 +100,11 @@ export class BatchJob {
 
   /** Does what is missing. Once only. Throws `ERR_ABORTED`, `ERR_FILE_ACCESS`, `ERR_BATCH_INPUT`, `ERR_ARGUMENT`, and failures of the engine. */
   async run(engine: Engine): Promise<BatchSummary> {
+    return this.runWith(new EngineAnswerer(engine, this.#options))
+  }
+
+  /** As `run`, with whatever answers; its failures end the job. */
+  async runWith(answerer: Answerer): Promise<BatchSummary> {
     const { signal } = this.#options
     const meter = this.#meter()
     const stop = new AbortController()
@@ -110,14 +116,15 @@ export class BatchJob {
     const onAbort = (): void => fail(new TandemError('ERR_ABORTED', 'the batch job was aborted', { cause: signal?.reason }))
     signal?.addEventListener('abort', onAbort, { once: true })
     if (signal?.aborted) onAbort()
-    const lanes = new Lanes(this.#concurrency(engine))
+    const lanes = new Lanes(answerer.concurrency)
     try {
-      await this.#work(engine, meter, lanes, stop.signal, fail)
+      await this.#work(answerer, meter, lanes, stop.signal, fail)
     } catch (error) {
       fail(error)
     } finally {
-      signal?.removeEventListener('abort', onAbort)
+      // an abort counts until the last line is done, also when all have begun
       await lanes.empty()
+      signal?.removeEventListener('abort', onAbort)
     }
     // what is done is written whatever happened
     await this.close().catch(fail)
@@ -142,21 +149,13 @@ export class BatchJob {
     return new Meter({ total: this.lines, earlier: this.earlier, failed: this.#earlierFailed }, this.#options.onProgress)
   }
 
-  #concurrency(engine: Engine): number {
-    const { sequences } = engine.plan.limits
-    const { maxConcurrency = sequences } = this.#options
-    if (Number.isSafeInteger(maxConcurrency) && maxConcurrency >= 1) return Math.min(maxConcurrency, sequences)
-    throw new TandemError('ERR_ARGUMENT', `maxConcurrency: must be a whole number from 1, not ${maxConcurrency}`)
-  }
-
   /** Walks the input a second time and starts what is missing, as lanes become free. */
-  async #work(engine: Engine, meter: Meter, lanes: Lanes, signal: AbortSignal, fail: (error: unknown) => void): Promise<void> {
+  async #work(answerer: Answerer, meter: Meter, lanes: Lanes, signal: AbortSignal, fail: (error: unknown) => void): Promise<void> {
     const { input } = this.#options
     const { ids, version } = this.#survey
     const changed = (): TandemError =>
       new TandemError('ERR_BATCH_INPUT', `${input}: the file has changed since it was checked; start again`)
     if ((await versionOf(input)) !== version) throw changed()
-    const context = contextOf(engine)
     for await (const parsed of parsedLines({ ...this.#options, signal })) {
       const key = keyOf(parsed)
       if (ids.lineOf(key) !== parsed.line) throw changed()
@@ -170,58 +169,34 @@ export class BatchJob {
         continue
       }
       await lanes.enter()
+      await answerer.admit?.(signal)
       if (signal.aborted) {
         lanes.leave()
         return
       }
-      void this.#answer(engine, parsed, context, meter, signal)
+      void this.#answer(answerer, parsed, meter, signal)
         .catch(fail)
         .finally(() => lanes.leave())
     }
   }
 
-  /** Generates one answer, or the error that the task deserves, and writes it. */
-  async #answer(engine: Engine, task: BatchTask, context: AnswerContext, meter: Meter, signal: AbortSignal): Promise<void> {
-    const { defaults, sharePrefix } = this.#options
-    let line: string
-    const session = engine.session()
-    // one that began earlier goes first when the cache is full
-    session.waitWhenFull()
-    try {
-      const { text, finish } = await generateAll(session, task, { ...defaults, ...task.options, sharePrefix, signal }, meter)
-      meter.answered(finish.promptTokens, finish.reusedTokens)
-      tellLine(task, { finish })
-      line = answerLine(task, text, finish, context)
-    } catch (error) {
-      const { code, message } = TandemError.from(error)
-      if (!TASK_ERRORS.has(code)) throw error
-      meter.failed()
-      tellLine(task, { error: { code, message } })
-      line = errorLine(task, { code, message })
-    } finally {
-      meter.preempted(session.preemptions)
-      await session.close()
-    }
-    await this.#output.append(line)
+  /** Gets one answer, or the error that the task deserves, and writes it. */
+  async #answer(answerer: Answerer, task: BatchTask, meter: Meter, signal: AbortSignal): Promise<void> {
+    const options = { ...this.#options.defaults, ...task.options }
+    const outcome = await answerer.answer({ ...task, options }, signal, (count) => meter.tokens(count))
+    meter.preempted(outcome.preemptions)
+    if ('error' in outcome) meter.failed()
+    else meter.answered(outcome.finish.promptTokens, outcome.finish.reusedTokens)
+    tellLine(task, outcome)
+    await this.#output.append('error' in outcome ? errorLine(task, outcome.error) : answerLine(task, outcome, now()))
+    if (!answerer.written) return
+    await this.#output.saved()
+    await answerer.written(task)
   }
 }
 
-async function generateAll(
-  session: Session,
-  task: BatchTask,
-  options: TaskOptions & { sharePrefix?: boolean | undefined; signal: AbortSignal },
-  meter: Meter,
-): Promise<{ text: string; finish: Finish }> {
-  let text = ''
-  for await (const delta of session.generate(task.prompt, options)) {
-    text += delta.text
-    if (delta.token !== undefined) meter.token()
-    if (delta.finish) return { text, finish: delta.finish }
-  }
-  throw new TandemError('ERR_INTERNAL', 'a generation ended without saying how')
-}
-
-const contextOf = (engine: Engine): AnswerContext => ({ model: engine.model.name, now: () => Math.floor(Date.now() / 1000) })
+/** Seconds since 1970. */
+const now = (): number => Math.floor(Date.now() / 1000)
 
 /** Marks what the output has. Throws `ERR_BATCH_OUTPUT` when it has anything else than answers to this input. */
 async function readEarlier(

@@ -18,7 +18,8 @@ const NAMELESS_WAIT_MS = 200
 /** Somebody else may come in between at every one; nobody comes this often. */
 const ATTEMPTS = 12
 
-interface Owner {
+/** A process that holds something. */
+export interface Owner {
   readonly pid: number
   readonly host: string
   /** When the process was started, in the system's own units: numbers of processes are used again. */
@@ -31,11 +32,25 @@ export interface Lock {
   release(): Promise<void>
 }
 
+/** This process, for a record that others read. */
+export const thisProcess = (nonce: string): Owner => ({
+  pid: process.pid,
+  host: hostname(),
+  started: startOf(process.pid) ?? '',
+  nonce,
+})
+
+/** Whether a process has ended; undefined when it is on another machine, whose processes nobody here can see. */
+export function hasEnded({ pid, host, started }: Owner): boolean | undefined {
+  if (host !== hostname()) return undefined
+  return !isAlive(pid) || (startOf(pid) ?? started) !== started
+}
+
 /** Locks an output. Throws `ERR_BATCH_OUTPUT` when another job has it, `ERR_FILE_ACCESS`. */
 export async function lockOutput(output: string): Promise<Lock> {
   const path = `${output}.lock`
   const nonce = randomUUID()
-  const owner: Owner = { pid: process.pid, host: hostname(), started: startOf(process.pid) ?? '', nonce }
+  const owner = thisProcess(nonce)
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (await create(path, owner)) return held(path, nonce)
     const found = await readOwner(path)
@@ -90,7 +105,8 @@ async function readOwner(path: string): Promise<Owner | undefined | 'gone'> {
 }
 
 async function isStale(path: string, owner: Owner | undefined): Promise<boolean> {
-  if (owner?.host === hostname()) return !isAlive(owner.pid) || (startOf(owner.pid) ?? owner.started) !== owner.started
+  const isOver = owner && hasEnded(owner)
+  if (isOver !== undefined) return isOver
   const age = await stat(path).then(
     ({ mtimeMs }) => Date.now() - mtimeMs,
     () => Infinity,

@@ -8,6 +8,7 @@
  */
 import { constants, type Stats } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { TandemError } from '../errors.ts'
 import { access } from '../gguf/reader.ts'
 import { encodeMember, readMembers } from './gzip-members.ts'
@@ -20,6 +21,8 @@ const MEMBER_BYTES = 1 << 18
 /** More than this in the queue makes `append` wait. */
 const QUEUE_BYTES = 1 << 22
 const READ_BYTES = 1 << 18
+/** Those who ask for what they appended to be on the disk wait this long for each other. */
+const SAVE_MS = 200
 
 /** See the file's header. */
 export class OutputFile {
@@ -37,6 +40,7 @@ export class OutputFile {
   #failure: TandemError | undefined
   #syncedAt = performance.now()
   #isDirty = false
+  #saving: Promise<void> | undefined
 
   private constructor(path: string, file: FileHandle, stats: Stats) {
     this.path = path
@@ -79,6 +83,21 @@ export class OutputFile {
     this.#hurry?.()
     await this.#pump
     if (this.#failure) throw this.#failure
+  }
+
+  /** Resolves when everything that was appended before is on the disk; who asks at about the same time waits together. Rejects as `append`. */
+  saved(): Promise<void> {
+    return (this.#saving ??= this.#save())
+  }
+
+  async #save(): Promise<void> {
+    await sleep(SAVE_MS)
+    // who comes from here on is not sure to be written
+    this.#saving = undefined
+    this.#hurry?.()
+    await this.#pump
+    if (this.#failure) throw this.#failure
+    await access(this.path, () => this.#sync())
   }
 
   /** Writes what is left and closes. Rejects with `ERR_FILE_ACCESS` when anything could not be written. */

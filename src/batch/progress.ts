@@ -57,8 +57,8 @@ export class Meter {
     this.#onProgress = onProgress
   }
 
-  token(): void {
-    this.#tokens++
+  tokens(count: number): void {
+    this.#tokens += count
     this.#report()
   }
 

@@ -38,6 +38,11 @@ export class Interruption {
     this.#controller.abort()
   }
 
+  /** The request to end was followed and nothing was cut short: the command has ended as it should. */
+  settle(): void {
+    this.#reason = undefined
+  }
+
   /** While `work` runs, the first Ctrl-C calls `onInterrupt`, if there is one, instead of ending the command. */
   async divert<Result>(onInterrupt: (() => void) | undefined, work: () => Promise<Result>): Promise<Result> {
     this.#divert = onInterrupt

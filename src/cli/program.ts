@@ -1,7 +1,6 @@
 /** The command table and what all commands have in common. A command's file is imported when it is called, so that `--help` is quick. */
-import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
-import { packageFile } from '../package-root.ts'
+import { packageVersion } from '../package-root.ts'
 import type { Io } from './io.ts'
 
 /** What a command's file exports. */
@@ -27,6 +26,12 @@ const COMMANDS: readonly Entry[] = [
     summary: 'answer a file of prompts, as many at a time as there is room for; resumable',
     load: () => import('./commands/batch.ts'),
   },
+  {
+    name: 'worker',
+    summary: 'answer lines of batch jobs from a queue on Redis, beside other workers',
+    load: () => import('./commands/worker.ts'),
+  },
+  { name: 'queue', summary: 'jobs and workers at a queue on Redis: how far they are', load: () => import('./commands/queue.ts') },
   { name: 'embed', summary: 'vectors of texts, one line for each', load: () => import('./commands/embed.ts') },
   { name: 'tokenize', summary: 'token ids of a text', load: () => import('./commands/tokenize.ts') },
   { name: 'logits', summary: 'next-token logits at every position', load: () => import('./commands/logits.ts') },
@@ -43,8 +48,6 @@ const COMMANDS: readonly Entry[] = [
     load: () => import('./commands/completion.ts'),
   },
 ]
-
-const version = (): string => (JSON.parse(readFileSync(packageFile('package.json'), 'utf8')) as { version: string }).version
 
 /** Where people put texts that belong behind an option. */
 const TEXT_OPTIONS: Readonly<Record<string, string>> = { generate: '--prompt', embed: '--text', tokenize: '--text' }
@@ -81,7 +84,7 @@ export async function buildProgram(io: Io, argv: readonly string[]): Promise<Com
   const named = namedBy(argv)
   const program = new Command('tandem')
     .description('Mixture-of-Experts language models larger than your GPU, inside Node.')
-    .version(version(), '-V, --version')
+    .version(packageVersion(), '-V, --version')
     .exitOverride()
     .configureOutput({
       outputError: (message, write) =>

@@ -6,24 +6,32 @@ import { survey } from '../../batch/survey.ts'
 import type { Refusal } from '../../batch/task.ts'
 import type { Engine } from '../../engine/engine.ts'
 import { TandemError } from '../../errors.ts'
+import type { BatchProducer, ProducerFlags } from '../batch-producer.ts'
 import { progressText, summaryText } from '../batch-text.ts'
-import { addEngineOptions, type EngineFlags, withEngine } from '../engine-options.ts'
+import { addEngineOptions, withEngine } from '../engine-options.ts'
 import type { Io } from '../io.ts'
+import { addModelId, addQueueOptions, type QueueFlags, withQueue } from '../queue-options.ts'
 import { RefusalTalk } from '../refusal-talk.ts'
 import { addSamplingOptions, samplingOptions, type SamplingFlags } from '../sampling-options.ts'
+import { addTaskOptions, type TaskFlags } from '../task-options.ts'
 import { countText } from '../text.ts'
 import { whole } from '../values.ts'
 
-interface Flags extends EngineFlags, SamplingFlags {
+interface Flags extends TaskFlags, SamplingFlags, QueueFlags, ProducerFlags {
   readonly output?: string
-  readonly maxConcurrency: number
   readonly limit?: number
   readonly dryRun?: true
-  readonly prefixSharing: boolean
+  readonly producer?: true
   readonly json?: true
 }
 
-const CONCURRENCY = 32
+/** Lines in Redis: enough for some workers to have theirs, and the next ones waiting. */
+const QUEUE_LINES = 1024
+/** Options that only those who have an engine can follow. */
+const ENGINE_FLAGS: readonly string[] = [
+  ...['pipeline', 'threads', 'context', 'ubatch', 'kvTokens', 'arenaBytes', 'gpuLayers', 'gpuMemory', 'override', 'overlap', 'sidecar'],
+  ...['trace', 'maxConcurrency', 'prefixSharing'],
+]
 
 const EXAMPLES = `
 A line is {"id":"a","prompt":"..."}, with fields such as "maxTokens" or "temperature", or a line of OpenAI's batch API for /v1/chat/completions
@@ -33,6 +41,8 @@ Example:
   $ tandem batch in.jsonl -o out.jsonl                      with the bundled model
   $ tandem batch model.gguf in.jsonl.gz -o out.jsonl.gz --max-concurrency 64 --max-tokens 500
   $ tandem batch in.jsonl --dry-run                         only check the lines
+  $ tandem batch in.jsonl -o out.jsonl --queue redis://host --producer
+                                                            the work is done by tandem worker, on as many machines as there are
 `
 
 export function define(command: Command, io: Io): void {
@@ -41,19 +51,43 @@ export function define(command: Command, io: Io): void {
     .usage('[options] [model] <input>')
     .argument('[input]', 'a file of JSON lines, gzipped if its name ends with .gz')
     .option('-o, --output <path>', 'the file of answers; compressed if its name ends with .gz; an existing one is gone on with')
-    .option('--max-concurrency <n>', 'tasks that are worked on at a time', whole(1, 4096), CONCURRENCY)
     .option('--limit <n>', 'only the first n tasks', whole(0))
     .option('--dry-run', 'check every line and load nothing')
-    .option('--no-prefix-sharing', 'compute what prompts have in common for each of them')
     .option('--json', 'one line of JSON with the summary')
+  addTaskOptions(command)
+  command
+    .option('--producer', 'compute nothing here: put the lines into the queue, for tandem worker, and collect the answers')
+    .option('--job <name>', "the job's name in the queue (default: after the output)")
+    .option('--queue-lines <n>', 'most lines that are in the queue at a time', whole(1, 100_000), QUEUE_LINES)
+  addModelId(addQueueOptions(command, 'the Redis where producer and workers meet: redis://[user:password@]host[:port][/database]'))
   addSamplingOptions(command)
     .addHelpText('after', EXAMPLES)
-    .action((first: string | undefined, second: string | undefined, flags: Flags) =>
-      second === undefined ? run(undefined, first, flags, io) : run(first, second, flags, io),
-    )
+    .action((first: string | undefined, second: string | undefined, flags: Flags) => {
+      checkProducerFlags(command, flags)
+      return second === undefined ? start(undefined, first, flags, io) : start(first, second, flags, io)
+    })
 }
 
-async function run(model: string | undefined, input: string | undefined, flags: Flags, io: Io): Promise<void> {
+/** Throws `ERR_ARGUMENT` for options that do not go together: they would be ignored. */
+function checkProducerFlags(command: Command, { producer, queue, dryRun: isDry }: Flags): void {
+  const isAsked = (name: string): boolean => command.getOptionValueSource(name) === 'cli'
+  if (producer && queue === undefined) throw new TandemError('ERR_ARGUMENT', 'queue: must be given with --producer')
+  const orphan = producer ? undefined : ['queue', 'job', 'modelId', 'queueLines', 'reconnect'].find(isAsked)
+  if (orphan !== undefined && !isDry) throw new TandemError('ERR_ARGUMENT', `${orphan}: must be given together with --producer`)
+  const engineFlag = producer ? ENGINE_FLAGS.find(isAsked) : undefined
+  if (engineFlag !== undefined) throw new TandemError('ERR_ARGUMENT', `${engineFlag}: must be given to tandem worker, which has the model`)
+}
+
+/** Redis is connected to before a long input is read. */
+async function start(model: string | undefined, input: string | undefined, flags: Flags, io: Io): Promise<void> {
+  if (!flags.producer || flags.dryRun) return run(model, input, flags, io)
+  await withQueue(flags, io, async (connection) => {
+    const { BatchProducer: Producer } = await import('../batch-producer.ts')
+    await run(model, input, flags, io, await Producer.open(connection, model, flags, io))
+  })
+}
+
+async function run(model: string | undefined, input: string | undefined, flags: Flags, io: Io, producer?: BatchProducer): Promise<void> {
   if (input === undefined) throw new TandemError('ERR_ARGUMENT', 'there is no input: name a file of JSON lines')
   const refusals = new RefusalTalk(input, io)
   const inputOptions = { input, limit: flags.limit, signal: io.signal }
@@ -70,18 +104,24 @@ async function run(model: string | undefined, input: string | undefined, flags: 
 
   const { output, maxConcurrency, prefixSharing: sharePrefix } = flags
   let progress: BatchProgress | undefined
-  const onProgress = (now: BatchProgress): void => void (progress = now)
+  const onProgress = (now: BatchProgress): void => {
+    progress = now
+    producer?.report(now)
+  }
   const options = { ...inputOptions, output, maxConcurrency, defaults, sharePrefix, onProgress, onRefusal }
   const job = await checking((onChecked) => BatchJob.open({ ...options, onChecked }))
   try {
     refusals.end()
     if (job.earlier > 0) io.talk(`${output}: ${countText(job.earlier)} of ${countText(job.lines)} lines are there already`)
-    const answer = (engine: Engine): Promise<BatchSummary> =>
+    const answering = (work: () => Promise<BatchSummary>): Promise<BatchSummary> =>
       io.during('answering', (bar) => {
         bar.show((label) => (progress ? progressText(label, progress) : `${label} ...`))
-        return job.run(engine)
+        return work()
       })
-    const summary = job.completed ?? (await withEngine(model, flags, io, answer, { sequences: maxConcurrency }))
+    const compute = (engine: Engine): Promise<BatchSummary> => answering(() => job.run(engine))
+    const answer = (): Promise<BatchSummary> =>
+      producer ? answering(() => producer.run(job, output)) : withEngine(model, flags, io, compute, { sequences: maxConcurrency })
+    const summary = job.completed ?? (await answer())
     io.talk(summaryText(summary))
     if (flags.json) await io.writeJson(summary)
     if (summary.failed > 0) {

@@ -145,6 +145,19 @@ describe('going on', () => {
     expect(answers.length).toBe(24)
   })
 
+  test('an abort counts also when the last line has begun', async () => {
+    const controller = new AbortController()
+    const input = await files.write('few.jsonl', plain.slice(0, 3))
+    const running = runBatch(engine, {
+      input,
+      output: files.path('few-out.jsonl'),
+      defaults: { maxTokens: 100 },
+      signal: controller.signal,
+      onProgress: () => controller.abort(),
+    })
+    await expect(running).rejects.toMatchObject({ code: 'ERR_ABORTED' })
+  })
+
   test('an output with something else in it is refused and left alone', async () => {
     const { input, output } = await run(plain, { limit: 3 })
     const before = await readFile(output, 'utf8')

@@ -16,7 +16,7 @@ function loadedBy(path: string, ...args: readonly string[]): { modules: string[]
   return JSON.parse(stderr) as { modules: string[]; active: string[] }
 }
 
-const HEAVY = /piscina|koffi|comlink|jinja|tokenizers|src\/(engine|wasm|cuda|text)\//
+const HEAVY = /piscina|koffi|comlink|jinja|tokenizers|bullmq|ioredis|src\/(engine|wasm|cuda|text|queue)\//
 
 test('importing the package imports no engine, no library, and starts nothing', () => {
   const { modules, active } = loadedBy('index.ts')
@@ -29,4 +29,10 @@ test('--help imports no command', () => {
   const { modules } = loadedBy('cli/main.ts', '--help')
   expect(modules.some((url) => url.endsWith('src/cli/program.ts'))).toBe(true)
   expect(modules.filter((url) => HEAVY.test(url) || url.includes('/commands/'))).toEqual([])
+})
+
+test.each(['batch', 'worker', 'queue'])('%s --help does not load what talks to Redis', (command) => {
+  const { modules } = loadedBy('cli/main.ts', command, '--help')
+  expect(modules.some((url) => url.endsWith(`/commands/${command}.ts`))).toBe(true)
+  expect(modules.filter((url) => /bullmq|ioredis/.test(url))).toEqual([])
 })
