@@ -1,6 +1,5 @@
 /* rope_store: norm and rotation of q and k, and the way of keys and values into the cache (attention.h has the order inside a block). */
 #include "attention.h"
-#include "half.h"
 #include "kernels.h"
 #include "norm.h"
 
@@ -17,18 +16,38 @@ static void rope_head(float *y, const float *x, const float *norm, const float *
   }
 }
 
-/* Writes f32[head_dim] as f16 with `stride` elements between neighbours. */
-static void store_f16(uint16_t *to, const float *x, int head_dim, int stride) {
-  for (int i = 0; i < head_dim; i += 4, to += 4 * stride) {
-    const v128_t h = f32_to_f16(load(x + i));
-    to[0] = (uint16_t)wasm_i32x4_extract_lane(h, 0);
-    to[stride] = (uint16_t)wasm_i32x4_extract_lane(h, 1);
-    to[2 * stride] = (uint16_t)wasm_i32x4_extract_lane(h, 2);
-    to[3 * stride] = (uint16_t)wasm_i32x4_extract_lane(h, 3);
+/* Puts one token's key where it belongs in the block. */
+static void store_key(uint8_t *block, float *scales, const float *x, int head_dim, int token) {
+  const struct grid grid = find_grid(x, head_dim, ELEMENT_LIMIT, NORM_LIMIT);
+  const v128_t inverse = wasm_f32x4_splat(grid.inverse);
+  const int place = token_place(token), strip = place / STRIP_TOKENS;
+  int16_t *to = (int16_t *)block + strip * STRIP_TOKENS * head_dim + place % STRIP_TOKENS * 2;
+  for (int i = 0; i < head_dim; i += 4, to += 4 * STRIP_TOKENS) {
+    const v128_t steps = to_grid(load(x + i), inverse);
+    to[0] = (int16_t)wasm_i32x4_extract_lane(steps, 0);
+    to[1] = (int16_t)wasm_i32x4_extract_lane(steps, 1);
+    to[2 * STRIP_TOKENS] = (int16_t)wasm_i32x4_extract_lane(steps, 2);
+    to[2 * STRIP_TOKENS + 1] = (int16_t)wasm_i32x4_extract_lane(steps, 3);
   }
+  scales[place] = grid.scale;
 }
 
-enum { MAX_HEAD_DIM = 1024 }; /* one rotated key lies on the stack; real models have at most 576 */
+/* The same with its value. */
+static void store_value(uint8_t *block, float *scales, const float *x, int head_dim, int token) {
+  const struct grid grid = find_grid(x, head_dim, VALUE_LIMIT, 0);
+  const v128_t inverse = wasm_f32x4_splat(grid.inverse);
+  const int whole = head_dim / COLUMN_WIDTH * COLUMN_WIDTH;
+  for (int i = 0; i < head_dim; i += 4) {
+    const v128_t steps = to_grid(load(x + i), inverse);
+    const int begin = i < whole ? i / COLUMN_WIDTH * COLUMN_WIDTH : i, width = i < whole ? COLUMN_WIDTH : 4;
+    int16_t *to = (int16_t *)block + begin * KV_BLOCK_TOKENS + token / 2 * (2 * width) + (i - begin) * 2 + token % 2;
+    to[0] = (int16_t)wasm_i32x4_extract_lane(steps, 0);
+    to[2] = (int16_t)wasm_i32x4_extract_lane(steps, 1);
+    to[4] = (int16_t)wasm_i32x4_extract_lane(steps, 2);
+    to[6] = (int16_t)wasm_i32x4_extract_lane(steps, 3);
+  }
+  scales[token_place(token)] = grid.scale;
+}
 
 int rope_store(float *q, int q_stride, const float *k, const float *v, int kv_stride, uint8_t *key_cache, uint8_t *value_cache, const int32_t *cache_rows,
                const float *angles, const float *q_norm, const float *k_norm, int heads, int kv_heads, int head_dim, int rotary, float epsilon,
@@ -45,10 +64,10 @@ int rope_store(float *q, int q_stride, const float *k, const float *v, int kv_st
     const size_t kv = (size_t)t * (size_t)kv_stride;
     const int block = cache_rows[t] / KV_BLOCK_TOKENS, slot = cache_rows[t] % KV_BLOCK_TOKENS;
     for (int h = 0; h < kv_heads; h++) {
-      const size_t at = ((size_t)block * (size_t)kv_heads + (size_t)h) * block_bytes;
+      const size_t index = (size_t)block * (size_t)kv_heads + (size_t)h, at = index * block_bytes;
       rope_head(rotated, k + kv + (size_t)h * (size_t)head_dim, k_norm, token_angles, head_dim, rotary, epsilon);
-      store_f16((uint16_t *)(key_cache + at) + slot, rotated, head_dim, KV_BLOCK_TOKENS);
-      store_f16((uint16_t *)(value_cache + at) + (size_t)slot * (size_t)head_dim, v + kv + (size_t)h * (size_t)head_dim, head_dim, 1);
+      store_key(key_cache + at, head_block_scales(key_cache, index), rotated, head_dim, slot);
+      store_value(value_cache + at, head_block_scales(value_cache, index), v + kv + (size_t)h * (size_t)head_dim, head_dim, slot);
     }
   }
   return STATUS_OK;

@@ -7,8 +7,8 @@
  *
  *   panel        8 consecutive rows of a weight matrix, interleaved (formats.h); a matrix of R rows is ceil(R / 8) panels back to back
  *   record       one activation row as `quantize` writes it (activations.h); `record_bytes(activation, columns)` long
- *   cache        one layer's keys or values of all KV blocks: f16[blocks, kv_heads, KV_BLOCK_TOKENS, head_dim] (order inside a block is
- *                known to rope_store and attend alone)
+ *   cache        one layer's keys or values of all KV blocks: i16[blocks, kv_heads, KV_BLOCK_TOKENS, head_dim], and before that address their
+ *                scales: f32[blocks, kv_heads, KV_BLOCK_TOKENS], the last block first (attention.h; rope_store and attend alone know the order)
  *   scratch      the calling worker's own bytes, at least SCRATCH_BYTES(columns, heads, head_dim), 64-byte aligned
  *
  * Results never depend on how rows, tokens or heads are shared out among callers, nor on how many tokens are in a call: every output
@@ -65,7 +65,7 @@ int gated(int gate_format, int up_format, float *h, int h_stride, const uint8_t 
 /*
  * For tokens token_begin <= t < token_end: per-head RMS norm of q and k (q_norm, k_norm: f32[head_dim], or 0), then NEOX rotation of the
  * first `rotary` elements (pairs i, i + rotary/2) by angles[t]: f32[tokens, rotary] = cos[rotary/2] then sin[rotary/2]; q in place, k and v
- * rounded to f16 (nearest even) into the caches at cache_rows[t] = block * KV_BLOCK_TOKENS + offset.
+ * rounded to 16-bit integers, on a grid per head vector, into the caches at cache_rows[t] = block * KV_BLOCK_TOKENS + offset.
  * q: f32[tokens, q_stride], k, v: f32[tokens, kv_stride] (strides in floats, so that all three may lie in one buffer).
  */
 int rope_store(float *q, int q_stride, const float *k, const float *v, int kv_stride, uint8_t *key_cache, uint8_t *value_cache, const int32_t *cache_rows,
@@ -75,19 +75,20 @@ int rope_store(float *q, int q_stride, const float *k, const float *v, int kv_st
 /*
  * out: f32[tokens, out_stride]: causal attention of `token_count` consecutive tokens of ONE sequence, for the heads that share kv_head.
  * q: f32[tokens, q_stride]; positions: i32[tokens], ascending; token t sees keys 0..positions[t], found through block_table: i32[...].
- * scale is applied to q . k. f32 throughout, softmax online over KV blocks in order, begun anew at every ATTENTION_CHUNK_TOKENS keys.
+ * scale is applied to q . k. Products are exact, of 16-bit integers; the rest is f32. The softmax is online over KV blocks in order, begun anew at every
+ * ATTENTION_CHUNK_TOKENS keys. A head vector with an infinite element, a NaN or one above 2^100 makes all NaN that it is multiplied with.
  */
 int attend(float *out, int out_stride, const float *q, int q_stride, const uint8_t *key_cache, const uint8_t *value_cache, const int32_t *block_table,
            const int32_t *positions, int token_begin, int token_count, int kv_head, int heads, int kv_heads, int head_dim, float scale, uint8_t *scratch);
 
 /*
  * The same for ONE token at `position` in two steps, so that several workers can share a long context; bit for bit what attend gives.
- * attend_part works out keys chunk * ATTENTION_CHUNK_TOKENS and on for the heads that share kv_head;
+ * attend_part works out chunks chunk_begin <= c < chunk_end, keys c * ATTENTION_CHUNK_TOKENS and on, for the heads that share kv_head;
  * attend_merge makes out: f32[heads, head_dim] of all of the token's chunks, for head_begin <= h < head_end.
  * q: f32[heads, head_dim]; parts: f32[chunks, heads, head_dim + 2], the token's own.
  */
 int attend_part(float *parts, const float *q, const uint8_t *key_cache, const uint8_t *value_cache, const int32_t *block_table,
-                int position, int chunk, int kv_head, int heads, int kv_heads, int head_dim, float scale, uint8_t *scratch);
+                int position, int chunk_begin, int chunk_end, int kv_head, int heads, int kv_heads, int head_dim, float scale, uint8_t *scratch);
 int attend_merge(float *out, const float *parts, int chunks, int heads, int head_dim, int head_begin, int head_end);
 
 /*

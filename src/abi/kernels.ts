@@ -104,7 +104,8 @@ export interface KernelExports {
     valueCache: number,
     blockTable: number,
     position: number,
-    chunk: number,
+    chunkBegin: number,
+    chunkEnd: number,
     kvHead: number,
     heads: number,
     kvHeads: number,
@@ -158,10 +159,18 @@ export function attentionPartBytes(heads: number, headDim: number): number {
   return heads * (headDim + 2) * 4
 }
 
-/** Bytes of scratch that `attend` and `attend_part` use: a widened block of keys and values, and each query's vectors and scores. */
+/** Queries of a tile that go through a block together: `BATCH_QUERIES` of `wasm/attention_tile.h`. */
+const ATTENTION_BATCH_QUERIES = 16
+
+/** Bytes of scratch that `attend` and `attend_part` use: each query's vectors and softmax, and what a batch of them needs for one block. */
 function attentionScratchBytes(heads: number, headDim: number): number {
   const queries = Math.max(ATTENTION_TILE_QUERIES, heads)
-  return (2 * (KV_BLOCK_TOKENS + queries) * headDim + queries * (2 * KV_BLOCK_TOKENS + 11)) * 4
+  return 6 * queries * headDim + 4 * (12 * queries + ATTENTION_BATCH_QUERIES * (3.5 * KV_BLOCK_TOKENS + 18) + KV_BLOCK_TOKENS)
+}
+
+/** One layer's keys, or its values, in the pool's memory: integers of 16 bits, and before them their scales. */
+export function cacheBytes(tokens: number, kvHeads: number, headDim: number): { readonly scales: number; readonly integers: number } {
+  return { scales: tokens * kvHeads * 4, integers: tokens * kvHeads * headDim * 2 }
 }
 
 /** Bytes of scratch per column: prepared records of a chunk of tokens (144 times 356 / 256) and an unpacked panel (2,880 / 256), or two of 9. `wasm/matmul.c` has the chunks. */

@@ -1,11 +1,14 @@
 /** Fills arenas one after the other; offsets are multiples of 64, those of large matrices of a page of the system. */
 import { FORMATS, packedBytes } from '../abi/formats.ts'
+import type { cacheBytes } from '../abi/kernels.ts'
 import { TandemError } from '../errors.ts'
 import type { FeedForward, Layer, Matrix, Vector } from '../model/types.ts'
 import { FILE_PAGE_BYTES, Layout, PAGE_BYTES } from '../ring/arena.ts'
 import type { DeviceBytes, Limits, PlacedFeedForward, PlacedMatrix, PlacedVector } from './types.ts'
 
 const ALIGN = 64
+
+export type CacheBytes = ReturnType<typeof cacheBytes>
 
 /** Matrices from this size on get pages of their own, where a sidecar can be mapped: for smaller ones that would cost more than it gains. */
 const OWN_PAGES_BYTES = 16 * FILE_PAGE_BYTES
@@ -21,6 +24,9 @@ const aligned = (bytes: number, align: number): number => Math.ceil(bytes / alig
 /** The most that something may take with its alignment: whole pages, and what is left of the page before. */
 export const padded = (bytes: number): number =>
   ownsPages(bytes) ? aligned(bytes, FILE_PAGE_BYTES) + FILE_PAGE_BYTES - ALIGN : aligned(bytes, ALIGN)
+
+/** The most that a cache may take with its alignment. */
+export const paddedCache = ({ scales, integers }: CacheBytes): number => aligned(scales, FILE_PAGE_BYTES) + padded(integers)
 
 /** What alignment may add to a range of a feed-forward network's experts. */
 const slack = ({ gate, up, down }: FeedForward): number =>
@@ -103,9 +109,12 @@ export class ArenaFiller {
     return { vector, arena: this.index, offset: this.#current.reserve(vector.length * 4, ALIGN) }
   }
 
-  cache(bytes: number): number {
-    this.kvCache += bytes
-    return this.#current.reserve(bytes, ALIGN)
+  /** Where the integers of a cache begin, on a page of their own unless they are few; its scales lie before them. */
+  cache({ scales, integers }: CacheBytes): number {
+    this.kvCache += scales + integers
+    const align = ownsPages(integers) ? FILE_PAGE_BYTES : ALIGN
+    const before = aligned(scales, align)
+    return this.#current.reserve(before + integers, align) + before
   }
 
   feedForward(ffn: FeedForward, begin = 0, end = ffn.gate.experts): PlacedFeedForward {

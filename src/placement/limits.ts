@@ -43,7 +43,7 @@ export function resolveLimits(hyper: Hyperparameters, machine: Machine, options:
   }
 }
 
-/** Bytes of one layer's keys; its values have as many. */
-export function kvCacheBytes({ kvHeads, headDim }: Hyperparameters, { kvTokens }: Limits): number {
+/** Bytes of one layer's keys on a GPU, where they are f16; its values have as many. */
+export function deviceCacheBytes({ kvHeads, headDim }: Hyperparameters, { kvTokens }: Limits): number {
   return kvTokens * kvHeads * headDim * 2
 }

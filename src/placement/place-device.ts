@@ -6,7 +6,7 @@ import type { FeedForward, Layer, Matrix, Model, Vector } from '../model/types.t
 import { Layout } from '../ring/arena.ts'
 import { deviceBufferBytes } from './device-buffers.ts'
 import { checkDeviceFormat, checkDeviceShape } from './device-limits.ts'
-import { kvCacheBytes } from './limits.ts'
+import { deviceCacheBytes } from './limits.ts'
 import type {
   CudaPlan,
   DeviceBytes,
@@ -122,7 +122,7 @@ export function placeDevice(
   handoffs: ReadonlyMap<number, Handoff>,
 ): CudaPlan {
   const filler = new DeviceFiller()
-  const cacheBytes = kvCacheBytes(model.hyper, limits)
+  const cacheBytes = deviceCacheBytes(model.hyper, limits)
   const embedding = filler.matrix(model.embedding)
   const layers = model.layers.map((layer) => placeLayer(filler, layer, cacheBytes, handoffs.get(layer.index)))
   const outputNorm = filler.vector(model.outputNorm)

@@ -5,6 +5,7 @@
 import { ACTIVATION, type Format, FORMATS, packedBytes, rowBytes } from '../abi/formats.ts'
 import {
   attentionPartBytes,
+  cacheBytes,
   GATING,
   KERNEL_STATUS,
   type KernelExports,
@@ -174,8 +175,8 @@ function attentionCase({ heads, kvHeads, headDim, rotary }: AttentionShape): Sel
         bench.upload(randomFloats(tokens * kvWidth, 7)),
         bench.upload(randomFloats(tokens * kvWidth, 8)),
       ]
-      const cacheBytes = 2 * KV_BLOCK_TOKENS * kvWidth * 2
-      const [keys, values] = [bench.reserve(cacheBytes), bench.reserve(cacheBytes)]
+      const { scales, integers } = cacheBytes(2 * KV_BLOCK_TOKENS, kvHeads, headDim)
+      const [keys, values] = [bench.reserve(scales + integers) + scales, bench.reserve(scales + integers) + scales]
       const positions = bench.upload(Int32Array.from({ length: tokens }, (_, t) => t))
       const [angles, norm] = [bench.upload(randomFloats(tokens * Math.max(1, rotary), 9)), bench.upload(randomFloats(headDim, 10))]
       const { kernels } = bench
@@ -234,12 +235,13 @@ function attentionCase({ heads, kvHeads, headDim, rotary }: AttentionShape): Sel
           )
         }
         const row = q + last * width * 4
-        bench.note(kernels.attend_part(parts, row, keys, values, table, last, 0, head, heads, kvHeads, headDim, scale, scratch))
+        bench.note(kernels.attend_part(parts, row, keys, values, table, last, 0, 1, head, heads, kvHeads, headDim, scale, scratch))
       }
       bench.note(kernels.attend_merge(merged, parts, 1, heads, headDim, 0, heads))
       return Buffer.concat([
         bench.read(q, width * 4),
-        bench.read(keys, cacheBytes),
+        bench.read(keys - scales, scales + integers),
+        bench.read(values - scales, scales + integers),
         bench.read(out, tokens * width * 4),
         bench.read(merged, width * 4),
       ])

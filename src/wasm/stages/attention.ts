@@ -129,23 +129,23 @@ function readRuns(context: WorkerContext, words: Int32Array, selects: boolean): 
   })
 }
 
-/** One call of `attend` (tokens [first, first + count)) or of `attend_part` (a chunk of the run's only token). */
+/** Work for `attend` (tokens [first, first + count)) or for `attend_part` (chunks of the run's only token). */
 interface Item {
   readonly run: Run
   readonly head: number
   readonly first: number
   readonly count: number
-  readonly chunk: number
+  readonly chunks: readonly [begin: number, end: number]
   /** About proportional to the time it takes. */
   readonly cost: number
 }
 
-/** Widening a block of keys and values to f32 takes as long as this many queries take with it. */
-const WIDENING_QUERIES = 6
+/** Reading a block of keys and values takes as long as this many queries take with it. */
+const READING_QUERIES = 6
 
 /** The work of a run for one key/value head, in the order of the keys. */
 function itemsOf(run: Run, head: number, group: number, positions: Int32Array): Item[] {
-  const costOf = (keys: number, queries: number): number => Math.ceil(keys / KV_BLOCK_TOKENS) * (queries + WIDENING_QUERIES)
+  const costOf = (keys: number, queries: number): number => Math.ceil(keys / KV_BLOCK_TOKENS) * (queries + READING_QUERIES)
   const keys = (token: number): number => positions[token]! + 1
   if (run.chunks > 0) {
     const left = (chunk: number): number => Math.min(ATTENTION_CHUNK_TOKENS, keys(run.first) - chunk * ATTENTION_CHUNK_TOKENS)
@@ -154,7 +154,7 @@ function itemsOf(run: Run, head: number, group: number, positions: Int32Array): 
       head,
       first: run.first,
       count: 1,
-      chunk,
+      chunks: [chunk, chunk + 1],
       cost: costOf(left(chunk), group),
     }))
   }
@@ -162,7 +162,7 @@ function itemsOf(run: Run, head: number, group: number, positions: Int32Array): 
   return Array.from({ length: Math.ceil(run.count / tile) }, (_, index) => {
     const first = run.first + index * tile
     const count = Math.min(tile, run.first + run.count - first)
-    return { run, head, first, count, chunk: 0, cost: costOf(keys(first + count - 1), count * group) }
+    return { run, head, first, count, chunks: [0, 0], cost: costOf(keys(first + count - 1), count * group) }
   })
 }
 
@@ -177,6 +177,18 @@ function shareOf(items: readonly Item[], worker: number, workers: number): Item[
   })
 }
 
+/** Chunks that follow each other in one item: the queries are rounded once for all of them. */
+function joinChunks(items: readonly Item[]): Item[] {
+  const joined: Item[] = []
+  for (const item of items) {
+    const last = joined.at(-1)
+    const follows = last && last.run === item.run && last.head === item.head && last.chunks[1] === item.chunks[0] && item.run.chunks > 0
+    if (follows) joined[joined.length - 1] = { ...last, chunks: [last.chunks[0], item.chunks[1]] }
+    else joined.push(item)
+  }
+  return joined
+}
+
 /** Attention of all runs. */
 function attendRuns(context: WorkerContext, call: AttentionCall): void {
   const { shape, arena: at, step } = context.program
@@ -185,7 +197,8 @@ function attendRuns(context: WorkerContext, call: AttentionCall): void {
   const runs = readRuns(context, words, call.selects).filter(({ count }) => count > 0)
   const positions = words.subarray((at.step + step.positions) / 4)
   const items = runs.flatMap((run) => Array.from({ length: kvHeads }, (_, head) => itemsOf(run, head, heads / kvHeads, positions)).flat())
-  for (const item of shareOf(items, context.worker, context.workers)) attendItem(context, call, item, positions[item.first]!)
+  const share = joinChunks(shareOf(items, context.worker, context.workers))
+  for (const item of share) attendItem(context, call, item, positions[item.first]!)
 
   const split = runs.filter((run) => run.chunks > 0)
   if (split.length === 0) return
@@ -198,7 +211,7 @@ function attendRuns(context: WorkerContext, call: AttentionCall): void {
   }
 }
 
-function attendItem(context: WorkerContext, call: AttentionCall, { run, head, first, count, chunk }: Item, position: number): void {
+function attendItem(context: WorkerContext, call: AttentionCall, { run, head, first, count, chunks }: Item, position: number): void {
   const { shape, arena: at, step } = context.program
   const { heads, kvHeads, headDim } = shape
   const { kernels } = context.arena(call.arena)
@@ -209,7 +222,21 @@ function attendItem(context: WorkerContext, call: AttentionCall, { run, head, fi
   if (run.chunks > 0) {
     const q = at.q + first * width * 4
     check(
-      kernels.attend_part(run.parts, q, keyCache, valueCache, run.table, position, chunk, head, heads, kvHeads, headDim, scale, scratch),
+      kernels.attend_part(
+        run.parts,
+        q,
+        keyCache,
+        valueCache,
+        run.table,
+        position,
+        ...chunks,
+        head,
+        heads,
+        kvHeads,
+        headDim,
+        scale,
+        scratch,
+      ),
       'attend_part',
     )
     return

@@ -11,10 +11,10 @@ import { hasDevice } from '../../fixtures/stand-in.ts'
 const TOKENS = someTokens(75)
 
 /**
- * Sums in another order differ in their last bits. With float weights it stays at that (3.5e-10 measured); where activations become 8-bit records, a
+ * The device keeps keys and values in f16, the pool as integers of 16 bits: with float weights that makes 1.0e-7 (it was 3.5e-10 when both were f16); where activations become 8-bit records, a
  * value halfway between two of them may fall to either side, in some row sooner or later. All rows together differ by 9e-6 then, single ones by more.
  */
-const FLOAT_NMSE = 1e-7
+const FLOAT_NMSE = 2e-7
 const QUANTIZED_NMSE = 1e-4
 
 const POCKET: LoadOptions = { contextTokens: 256, ubatch: 64, sequences: 2, kvTokens: 512, threads: 2 }

@@ -1,4 +1,5 @@
 /** Where every byte goes: nothing overlaps, nothing is forgotten, nothing is larger than an arena may be. */
+import { cacheBytes } from '../../../src/abi/kernels.ts'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { FORMATS, packedBytes } from '../../../src/abi/formats.ts'
@@ -41,12 +42,12 @@ const ffnRegions = (ffn: PlacedFeedForward | undefined): Region[] => (ffn ? [ffn
 function regionsOf(model: Model, { limits, ...parts }: Plan): Region[] {
   const plan = wholeOnPool({ limits, ...parts })
   const { kvHeads, headDim } = model.hyper
-  const cacheBytes = limits.kvTokens * kvHeads * headDim * 2
+  const { scales, integers } = cacheBytes(limits.kvTokens, kvHeads, headDim)
   const layers = plan.layers.flatMap((layer, index) => [
     ...Object.values(layer.attention).map((placed) => ('vector' in placed ? vectorRegion(placed) : matrixRegion(placed))),
     vectorRegion(layer.ffnNorm),
-    { what: `keys ${index}`, arena: layer.arena, begin: layer.keyCache, end: layer.keyCache + cacheBytes },
-    { what: `values ${index}`, arena: layer.arena, begin: layer.valueCache, end: layer.valueCache + cacheBytes },
+    { what: `keys ${index}`, arena: layer.arena, begin: layer.keyCache - scales, end: layer.keyCache + integers },
+    { what: `values ${index}`, arena: layer.arena, begin: layer.valueCache - scales, end: layer.valueCache + integers },
     ...ffnRegions(layer.dense),
     ...ffnRegions(layer.shared),
     ...(layer.router ? [matrixRegion(layer.router.gate)] : []),
@@ -191,7 +192,7 @@ describe('placement', () => {
       expect(others).toEqual([])
       expect(device!.bytes).toBe(wholeOnPool(plan).arenas.reduce((sum, bytes) => sum + bytes, 0))
       expect(device!.weights + device!.kvCache + device!.buffers).toBe(device!.bytes)
-      expect(device!.kvCache).toBe(2 * model.hyper.layers * plan.limits.kvTokens * model.hyper.kvHeads * model.hyper.headDim * 2)
+      expect(device!.kvCache).toBe(2 * model.hyper.layers * plan.limits.kvTokens * model.hyper.kvHeads * (model.hyper.headDim * 2 + 4))
     })
   })
 })
