@@ -48,6 +48,7 @@ export type { PlacementOptions } from './placement/options.ts'
 
 // what `planModel` tells: plain data
 export type * from './placement/types.ts'
+export type { ResultsLayout } from './placement/results-layout.ts'
 export type * from './pipeline/program.ts'
 
 // model files

@@ -14,12 +14,13 @@ const READINGS = 5
 export class StepTracer {
   readonly #tcu: CudaFunctions
   readonly #engine: Handle
-  /** u64[calls + 1]: the step's beginning, and behind every call. */
-  readonly #marks: BigUint64Array
+  /** u64[calls + 1]: the step's beginning, and behind every call. As halves, low ones first: a step has no time for a bigint per call. */
+  readonly #marks: Uint32Array
   readonly #stream: Timeline
   readonly #worker: Timeline
-  /** A moment on the device's clock, whose numbers are too large for a double, and on the host's. */
-  #originNs = 0n
+  /** A moment on the device's clock, whose numbers are too large for a double, as halves, and on the host's. */
+  #originLow = 0
+  #originHigh = 0
   #offsetNs = 0
   #calibratedNs = -Infinity
   #beginNs = 0
@@ -28,7 +29,8 @@ export class StepTracer {
   constructor(options: { tcu: CudaFunctions; engine: Handle; marks: BigUint64Array; trace: CudaTrace }) {
     this.#tcu = options.tcu
     this.#engine = options.engine
-    this.#marks = options.marks
+    const { buffer, byteOffset, length } = options.marks
+    this.#marks = new Uint32Array(buffer, byteOffset, length * 2)
     this.#stream = new Timeline(options.trace.stream)
     this.#worker = new Timeline(options.trace.worker)
   }
@@ -48,13 +50,15 @@ export class StepTracer {
       if (after - before >= shortest) continue
       shortest = after - before
       this.#offsetNs = (before + after) / 2
-      this.#originNs = device
+      this.#originLow = Number(device & 0xffff_ffffn)
+      this.#originHigh = Number(device >> 32n)
     }
     this.#calibratedNs = nowNs()
   }
 
   #hostNs(mark: number): number {
-    return Number(this.#marks[mark]! - this.#originNs) + this.#offsetNs
+    const high = this.#marks[2 * mark + 1]! - this.#originHigh
+    return high * 2 ** 32 + (this.#marks[2 * mark]! - this.#originLow) + this.#offsetNs
   }
 
   /** The step is queued. */
@@ -67,7 +71,7 @@ export class StepTracer {
     this.#worker.add(this.#beginNs, this.#queuedNs, WORKER_ENTRIES.indexOf('queue'), 0)
     this.#worker.add(this.#queuedNs, nowNs(), WORKER_ENTRIES.indexOf('watch'), 0)
     let start = this.#hostNs(0)
-    for (let call = 1; call < this.#marks.length; call++) {
+    for (let call = 1; call < this.#marks.length / 2; call++) {
       const end = this.#hostNs(call)
       this.#stream.add(start, end, call, 0)
       start = end

@@ -12,13 +12,10 @@ import {
   type ViewArrays,
 } from '../../../src/pipeline/user-stage.ts'
 import { POCKET_MODEL } from '../../../src/pocket-model.ts'
-import { greedy, type MicroModel, microModel, nmse, SMALL, someTokens } from '../../fixtures/engine-micro.ts'
+import { FLOAT_NMSE, greedy, type MicroModel, microModel, nmse, SMALL, someTokens } from '../../fixtures/engine-micro.ts'
 import { hasDevice } from '../../fixtures/stand-in.ts'
 import { rerank } from '../../../pipelines/rerank.ts'
 import { expertUse, userStages as countExperts } from '../../../pipelines/router-statistics.ts'
-
-/** As in device-results.test.ts: sums in another order. */
-const FLOAT_NMSE = 1e-7
 
 const CPU: PipelineOptions = { name: 'cpu', executor: 'wasm' }
 const HYBRID: PipelineOptions = { name: 'hybrid', executor: 'cuda', stages: { routedExperts: 'wasm' } }
