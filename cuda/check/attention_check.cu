@@ -11,24 +11,10 @@
 #include <algorithm>
 #include <string>
 #include "../attention.cuh"
+#include "failing.h"
 
 static const double DECODE_NMSE = 1e-8, PREFILL_NMSE = 1e-8;
 enum { SAMPLES = 250, NAN_BITS = 0xffff };
-
-/* What is being done, for messages. */
-static std::string now = "start";
-
-static void need(int status) {
-  if (status == TCU_OK) return;
-  printf("FAILED %s: status %d\n", now.c_str(), status);
-  exit(1);
-}
-static void need_cuda(cudaError_t error, const char *what) {
-  if (error == cudaSuccess) return;
-  printf("FAILED %s: %s: %s\n", now.c_str(), what, cudaGetErrorString(error));
-  exit(1);
-}
-#define CUDA(call) need_cuda(call, #call)
 
 static uint64_t seed = 1;
 static uint32_t random_bits() {
@@ -148,7 +134,7 @@ struct bench {
     tcu_shape &to = e.shape;
     to.heads = shape.heads, to.kv_heads = shape.kv_heads, to.head_dim = shape.head_dim, to.rotary = shape.rotary, to.epsilon = 1e-5f;
     to.ubatch = tokens, to.sequences = (int)sequences.size(), to.kv_blocks = kv_blocks, to.blocks_per_sequence = most_blocks;
-    need(check_attention(to));
+    NEED(check_attention(to));
     d_positions.put(positions), d_cache_rows.put(cache_rows), d_runs.put(runs), d_run_of_token.put(run_of_token), d_tables.put(tables);
     d_angles.put(angles), d_qkv.put(qkv), d_q_norm.put(q_norm), d_k_norm.put(k_norm);
     d_out.allocate((size_t)tokens * (size_t)(shape.heads * shape.head_dim));
@@ -266,7 +252,7 @@ static int failures = 0, cases = 0;
 
 /* `bound`: what the host says of the contexts' lengths, when it is more than they have. */
 static void check(const char *what, const heads_shape &shape, const std::vector<sequence> &sequences, int bound = 0) {
-  now = std::string(shape.name) + ", " + what + ", " + std::to_string(sequences[0].cached) + "+" + std::to_string(sequences[0].tokens) + " ...";
+  at_hand = std::string(shape.name) + ", " + what + ", " + std::to_string(sequences[0].cached) + "+" + std::to_string(sequences[0].tokens) + " ...";
   bench b(shape, sequences, bound);
   std::vector<uint16_t> keys(b.cache_size(), NAN_BITS), values = keys;
   for (size_t s = 0; s < sequences.size(); s++) {
@@ -291,7 +277,7 @@ static void check(const char *what, const heads_shape &shape, const std::vector<
   const size_t elements = (size_t)b.tokens * (size_t)(shape.heads * shape.head_dim);
   d_values8.allocate(elements), d_scales.allocate(elements / GROUP), d_sums.allocate(elements / GROUP);
   b.e.b.attended.q8x32 = {d_values8.at, d_scales.at, d_sums.at};
-  need(attend(b.e, b.layer, quantizes ? FORM_Q8X32 : FORM_ROWS));
+  NEED(attend(b.e, b.layer, quantizes ? FORM_Q8X32 : FORM_ROWS));
   CUDA(cudaStreamSynchronize(b.e.stream));
 
   const std::vector<uint16_t> keys_after = d_keys.get(), values_after = d_values.get();

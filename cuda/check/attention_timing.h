@@ -8,7 +8,7 @@ template <typename F> static double time_calls(bench &b, F call) {
   cudaGraph_t graph;
   cudaGraphExec_t exec;
   CUDA(cudaStreamBeginCapture(b.e.stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < REPEATS; i++) need(call(i));
+  for (int i = 0; i < REPEATS; i++) NEED(call(i));
   CUDA(cudaStreamEndCapture(b.e.stream, &graph));
   CUDA(cudaGraphInstantiate(&exec, graph, 0));
   cudaEvent_t begin, end;
@@ -26,7 +26,7 @@ template <typename F> static double time_calls(bench &b, F call) {
 }
 
 static void time_case(const char *what, const std::vector<sequence> &sequences) {
-  now = what;
+  at_hand = what;
   bench b(GLM, sequences, 0);
   const size_t size = b.cache_size(), layers = std::max<size_t>(1, std::min<size_t>(REPEATS, ((size_t)256 << 20) / (size * 4)));
   on_device<__half> keys, values;

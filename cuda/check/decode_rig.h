@@ -1,44 +1,11 @@
 /* An engine with GLM-4.5-Air's dimensions and random weights that keep numbers in range: what decode_check.cu works on. */
 #pragma once
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
-#include <string>
-#include "../engine.cuh"
+#include "failing.h"
 
 enum { HIDDEN = 4096, HEADS = 96, KV_HEADS = 8, HEAD_DIM = 128, EXPERTS = 128, USED = 8, WIDTH = 1408, DENSE = 10944, VOCABULARY = 151552 };
 enum { MOST_KEYS = 8192, SEQUENCES = 8, MARKS = 256 };
-
-static std::string at_hand = "start";
-
-[[noreturn]] static void fail(const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  printf("FAILED in %s: ", at_hand.c_str());
-  vprintf(format, list);
-  va_end(list);
-  printf("\n");
-  _Exit(1);
-}
-static void need(int status, const char *call) {
-  char text[512];
-  if (status == TCU_OK) return;
-  tcu_error_text(text, sizeof text);
-  fail("%s: status %d, %s", call, status, text);
-}
-#define NEED(call) need(call, #call)
-#define CUDA(call) need((call) == cudaSuccess ? TCU_OK : TCU_DEVICE, #call)
-
-static double seconds() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-static int32_t load_acquire(const int32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
-static void store_release(const int32_t *word, int32_t value) { __atomic_store_n((int32_t *)word, value, __ATOMIC_RELEASE); }
 
 static __device__ uint32_t hash(uint64_t i) {
   i = (i + 1) * 0x9e3779b97f4a7c15ull;

@@ -1,46 +1,8 @@
 /* An engine with its host memory, one layer and a step record: what stages_check.cu works on. */
 #pragma once
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
-#include <string>
-#include "../engine.cuh"
+#include "failing.h"
 #include "reference.h"
-
-static std::string at_hand = "start";
-
-[[noreturn]] static void fail(const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  printf("FAILED in %s: ", at_hand.c_str());
-  vprintf(format, list);
-  va_end(list);
-  printf("\n");
-  exit(1);
-}
-
-static void need(int status, const char *call) {
-  char text[512];
-  if (status == TCU_OK) return;
-  tcu_error_text(text, sizeof text);
-  fail("%s: status %d, %s", call, status, text);
-}
-#define NEED(call) need(call, #call)
-static void need_cuda(cudaError_t error, const char *call) {
-  if (error != cudaSuccess) fail("%s: %s", call, cudaGetErrorString(error));
-}
-#define CUDA(call) need_cuda(call, #call)
-
-static double seconds() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int32_t load_acquire(const int32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
-static void store_release(const int32_t *word, int32_t value) { __atomic_store_n((int32_t *)word, value, __ATOMIC_RELEASE); }
 
 struct sizes {
   const char *name;
