@@ -6,6 +6,7 @@
 import type { BestLogits } from '../abi/step.ts'
 import { CudaExecutor, type CudaExecutorOptions } from '../cuda/executor.ts'
 import type { TandemError } from '../errors.ts'
+import { started } from '../ring/started.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
 import { bytesToRead, makeWasmExecutor, type WasmExecutor, type WasmExecutorOptions } from '../wasm/executor.ts'
 import type { TraceRow } from '../trace/trace-event.ts'
@@ -102,14 +103,7 @@ export class DeviceExecutor implements EngineExecutor {
 
 /** Starts both halves, which load at the same time. On any failure everything is released before it rejects. */
 export async function startDeviceExecutor(options: DeviceExecutorOptions): Promise<DeviceExecutor> {
-  const executor = await makeDeviceExecutor(options)
-  try {
-    await executor.whenReady()
-    return executor
-  } catch (error) {
-    await executor.close()
-    throw error
-  }
+  return started(await makeDeviceExecutor(options))
 }
 
 /** As `startDeviceExecutor`, without waiting for the weights. */

@@ -15,6 +15,7 @@ import { arenaBuffer, createArena } from '../ring/arena.ts'
 import { adviseHugePages } from '../native/huge-pages.ts'
 import { type FileRange, mapFile } from '../native/map-file.ts'
 import { Ring } from '../ring/ring.ts'
+import { started } from '../ring/started.ts'
 import { StepPort, type StepSlot } from '../ring/step-port.ts'
 import { delay, waitWhileAsync } from '../ring/wait.ts'
 import { StageTimes } from '../trace/stage-times.ts'
@@ -293,12 +294,5 @@ export async function makeWasmExecutor(options: WasmExecutorOptions): Promise<Wa
 
 /** As `makeWasmExecutor`, and waits for the weights. On any failure everything is released before it rejects. */
 export async function startWasmExecutor(options: WasmExecutorOptions): Promise<WasmExecutor> {
-  const executor = await makeWasmExecutor(options)
-  try {
-    await executor.whenReady()
-    return executor
-  } catch (error) {
-    await executor.close()
-    throw error
-  }
+  return started(await makeWasmExecutor(options))
 }

@@ -185,17 +185,24 @@ describe.skipIf(!hasRedis)('a queue', () => {
   })
 })
 
+/** A job of 12 lines, and a worker that has begun four of them, which take `ms` each. */
+async function begunJob(ms: number, options: Parameters<typeof startWorker>[2] = {}) {
+  const lines = tasks(12)
+  const { input, output } = await paths(lines)
+  const running = produce(redis, { input, output })
+  const begun: unknown[] = []
+  const first = await startWorker(
+    redis,
+    echoing(ms, 4, ({ id }) => void begun.push(id)),
+    options,
+  )
+  while (begun.length < 4) await sleep(10)
+  return { lines, output, running, begun, first }
+}
+
 describe.skipIf(!hasRedis)('a worker', () => {
   test('that is asked to end finishes what it has begun', async () => {
-    const lines = tasks(12)
-    const { input, output } = await paths(lines)
-    const running = produce(redis, { input, output })
-    const begun: unknown[] = []
-    const first = await startWorker(
-      redis,
-      echoing(600, 4, ({ id }) => void begun.push(id)),
-    )
-    while (begun.length < 4) await sleep(10)
+    const { lines, output, running, first } = await begunJob(600)
     expect(await first.end()).toMatchObject({ answered: 4, returned: 0, active: 0 })
     const second = await startWorker(redis, echoing(1))
     await running
@@ -204,16 +211,7 @@ describe.skipIf(!hasRedis)('a worker', () => {
   })
 
   test('gives back what it cannot finish in time, and others have it at once', async () => {
-    const lines = tasks(12)
-    const { input, output } = await paths(lines)
-    const running = produce(redis, { input, output })
-    const begun: unknown[] = []
-    const first = await startWorker(
-      redis,
-      echoing(60_000, 4, ({ id }) => void begun.push(id)),
-      { graceMs: 100, lockMs: 60_000 },
-    )
-    while (begun.length < 4) await sleep(10)
+    const { lines, output, running, begun, first } = await begunJob(60_000, { graceMs: 100, lockMs: 60_000 })
     expect(await first.end()).toMatchObject({ answered: 0, returned: 4, active: 0 })
     const order: unknown[] = []
     const second = await startWorker(
