@@ -1,8 +1,7 @@
 /** Tells of a job's lines, where a program listens or a person debugs. */
 import { type MessageChannel, messageChannel } from '../diagnostics/channels.ts'
 import { debugLog } from '../diagnostics/debug.ts'
-import type { Finish } from '../engine/generate.ts'
-import type { ErrorCode } from '../errors.ts'
+import type { Answered, LineError } from './answerer.ts'
 import type { Address } from './task.ts'
 
 /** A line that is done: a message of the channel `tandem:batch:line`. Exactly one of `finish` and `error` is there. */
@@ -11,8 +10,8 @@ export interface BatchLineMessage {
   readonly line: number
   /** Undefined when it has none that can be used. */
   readonly id: string | number | undefined
-  readonly finish?: Pick<Finish, 'finishReason' | 'promptTokens' | 'reusedTokens' | 'tokens'>
-  readonly error?: { readonly code: ErrorCode; readonly message: string; readonly field?: string | undefined }
+  readonly finish?: Answered['finish']
+  readonly error?: LineError
 }
 
 const channel: MessageChannel<BatchLineMessage> = messageChannel('tandem:batch:line')

@@ -1,4 +1,5 @@
 /** Texts in, their embeddings out: in order, as many at a time as there is room for, and with no more than a few of them in memory. */
+import type { LineError } from '../batch/answerer.ts'
 import { isBlank } from '../batch/parse-line.ts'
 import { Lanes } from '../batch/lanes.ts'
 import type { Line } from '../batch/lines.ts'
@@ -21,11 +22,6 @@ export type EmbedItem = Address & ({ readonly text: string } | { readonly proble
 
 /** What became of it. */
 export type Embedded = Address & ({ readonly tokens: number; readonly vector: Float32Array } | { readonly error: LineError })
-
-interface LineError {
-  readonly code: ErrorCode
-  readonly message: string
-}
 
 const isId = (id: unknown): id is string | number => (typeof id === 'string' && id !== '') || Number.isSafeInteger(id)
 

@@ -1,5 +1,5 @@
 /** `tandem batch`: a file of prompts in, a file of answers out, as many at a time as there is room for. */
-import type { Command } from 'commander'
+import { Command } from 'commander'
 import { BatchJob } from '../../batch/job.ts'
 import type { BatchProgress, BatchSummary } from '../../batch/progress.ts'
 import { survey } from '../../batch/survey.ts'
@@ -27,11 +27,9 @@ interface Flags extends TaskFlags, SamplingFlags, QueueFlags, ProducerFlags {
 
 /** Lines in Redis: enough for some workers to have theirs, and the next ones waiting. */
 const QUEUE_LINES = 1024
+
 /** Options that only those who have an engine can follow. */
-const ENGINE_FLAGS: readonly string[] = [
-  ...['pipeline', 'threads', 'context', 'ubatch', 'kvTokens', 'arenaBytes', 'gpuLayers', 'gpuMemory', 'override', 'overlap', 'sidecar'],
-  ...['trace', 'maxConcurrency', 'prefixSharing'],
-]
+const engineFlags = (): string[] => addTaskOptions(addEngineOptions(new Command())).options.map((option) => option.attributeName())
 
 const EXAMPLES = `
 A line is {"id":"a","prompt":"..."}, with fields such as "maxTokens" or "temperature", or a line of OpenAI's batch API for /v1/chat/completions
@@ -74,7 +72,7 @@ function checkProducerFlags(command: Command, { producer, queue, dryRun: isDry }
   if (producer && queue === undefined) throw new TandemError('ERR_ARGUMENT', 'queue: must be given with --producer')
   const orphan = producer ? undefined : ['queue', 'job', 'modelId', 'queueLines', 'reconnect'].find(isAsked)
   if (orphan !== undefined && !isDry) throw new TandemError('ERR_ARGUMENT', `${orphan}: must be given together with --producer`)
-  const engineFlag = producer ? ENGINE_FLAGS.find(isAsked) : undefined
+  const engineFlag = producer ? engineFlags().find(isAsked) : undefined
   if (engineFlag !== undefined) throw new TandemError('ERR_ARGUMENT', `${engineFlag}: must be given to tandem worker, which has the model`)
 }
 
