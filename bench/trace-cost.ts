@@ -1,7 +1,6 @@
 /**
  * What recording a trace costs: the same model with and without it in one process, a few tokens each in turn. `npm run bench:trace -- MODEL.gguf
- * --pipeline hybrid`; needs memory for the model four times: two engines of each kind, loaded A B B A, because where an engine's memory lies makes more
- * of a difference than what is measured.
+ * --pipeline hybrid`; needs memory for the model four times (`support/abba.ts`).
  *
  *     --pipeline P   default cpu
  *     --threads N    default: as the pipeline has it
@@ -9,8 +8,8 @@
  *     --save         also write bench/results/trace-cost-DATE.jsonl
  */
 import { parseArgs } from 'node:util'
-import { type Engine, loadModel, type Session } from '../src/index.ts'
-import { createRandom } from '../src/sampling/random.ts'
+import { loadModel, type Session } from '../src/index.ts'
+import { isA, loadAbba } from './support/abba.ts'
 import { openResults } from './support/results.ts'
 import { spread, spreadText } from './support/statistics.ts'
 
@@ -31,33 +30,24 @@ const turns = Number(values.turns)
 if (path === undefined || !(turns >= 2))
   throw new Error('usage: bench/trace-cost.ts MODEL.gguf [--pipeline P] [--threads N] [--turns N >= 2]')
 
-const random = createRandom(1)
 const threads = values.threads === undefined ? undefined : Number(values.threads)
-const load = (trace: boolean): Promise<Engine> => loadModel(path, { pipeline: values.pipeline, threads, sequences: 1, trace })
-
-const engines: Engine[] = []
-for (const trace of [true, false, false, true]) engines.push(await load(trace))
-const { vocabulary } = engines[0]!.model.hyper
-const token = (): number => Math.floor(random() * vocabulary)
+const load = (trace: boolean) => loadModel(path, { pipeline: values.pipeline, threads, sequences: 1, trace })
+const { sessions, tokens, close } = await loadAbba(load, CONTEXT_TOKENS)
 
 /** Milliseconds of one turn, from the same depth every time. */
 async function turn(session: Session): Promise<number> {
   session.truncate(CONTEXT_TOKENS)
   const start = performance.now()
-  for (let done = 0; done < TURN_TOKENS; done++) await session.decode(token())
+  for (const token of tokens(TURN_TOKENS)) await session.decode(token)
   return performance.now() - start
 }
 
-const sessions = engines.map((engine) => engine.session())
-for (const session of sessions) {
-  await session.sync(Array.from({ length: CONTEXT_TOKENS }, token))
-  await turn(session)
-}
+for (const session of sessions) await turn(session)
 const ms = { recording: [] as number[], silent: [] as number[] }
 for (let done = 0; done < turns; done += 2) {
-  for (const [index, session] of sessions.entries()) ms[index % 3 === 0 ? 'recording' : 'silent'].push(await turn(session))
+  for (const [index, session] of sessions.entries()) ms[isA(index) ? 'recording' : 'silent'].push(await turn(session))
 }
-for (const engine of engines) await engine.close()
+await close()
 
 const perToken = (all: readonly number[]) => spread(all.map((each) => each / TURN_TOKENS))
 const [on, off] = [perToken(ms.recording), perToken(ms.silent)]
