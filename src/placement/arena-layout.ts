@@ -71,6 +71,7 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
   const routerLogits = layout.reserve(tokens * hyper.experts * 4)
   const expertIds = layout.reserve(tokens * hyper.expertsUsed * 4)
   const expertWeights = layout.reserve(tokens * hyper.expertsUsed * 4)
+  const expertRows = layout.reserve(hyper.experts * 4)
   const narrow = Math.max(hyper.ffnDense, hyper.ffnShared)
   const pairs = tokens * hyper.expertsUsed
   const ffnHidden = layout.reserve(Math.max(tokens * narrow, pairs * hyper.ffnExpert) * 4)
@@ -98,6 +99,7 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
     routerLogits,
     expertIds,
     expertWeights,
+    expertRows,
     ffnHidden,
     ffnRecords,
     shared,
@@ -117,7 +119,7 @@ export const inputActivations = (ffns: readonly FeedForward[]): Activation[] => 
  * of it is page-locked for the GPU, so there is nothing that these experts' formats do not ask for.
  */
 export function expertsLayout({ hyper }: Model, limits: Limits, routed: readonly FeedForward[]): ArenaLayout {
-  const { hidden, ffnExpert, expertsUsed } = hyper
+  const { hidden, ffnExpert, experts, expertsUsed } = hyper
   const tokens = limits.ubatch
   const pairs = tokens * expertsUsed
   const layout = new Layout(MODULE_BYTES)
@@ -136,6 +138,7 @@ export function expertsLayout({ hyper }: Model, limits: Limits, routed: readonly
     records: { q8x32: wanted(inputs, 'q8x32', tokens, hidden), q8x256: wanted(inputs, 'q8x256', tokens, hidden) },
     expertIds: layout.reserve(pairs * 4),
     expertWeights: layout.reserve(pairs * 4),
+    expertRows: layout.reserve(experts * 4),
     ffnHidden: layout.reserve(pairs * ffnExpert * 4),
     ffnRecords: { q8x32: wanted(hiddens, 'q8x32', pairs, ffnExpert), q8x256: wanted(hiddens, 'q8x256', pairs, ffnExpert) },
     routed: layout.reserve(tokens * hidden * 4),

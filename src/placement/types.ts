@@ -152,6 +152,8 @@ export interface ArenaLayout {
   /** i32[U, expertsUsed], f32[U, expertsUsed] */
   readonly expertIds: number
   readonly expertWeights: number
+  /** i32[experts]: rows of an expert's hidden state that are finished. Zero between stages. */
+  readonly expertRows: number
   /** f32[rows, ffn]: hidden rows of a feed-forward */
   readonly ffnHidden: number
   /** Records of `ffnHidden`; apart from `records`, whose rows are still read by other workers. */

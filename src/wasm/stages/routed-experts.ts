@@ -2,7 +2,8 @@
  * routedExperts: routed = sum over a token's experts of weight * down(silu(gate x) * up x), already weighted and summed.
  *
  * Tokens are grouped by expert, so that a weight is read once per step. A pair is (expert, one of its tokens); pairs of an expert are neighbours,
- * and so are their hidden rows. Workers take chunks of rows; the experts of a token are added in ascending order, always.
+ * and so are their hidden rows. Workers take chunks of rows; who finishes an expert's last one quantises its hidden rows while the others go on, so that
+ * only one barrier lies between the products. The experts of a token are added in ascending order, always.
  */
 import { PANEL_ROWS } from '../../abi/formats.ts'
 import { MATMUL, recordBytes } from '../../abi/kernels.ts'
@@ -25,20 +26,20 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
   const arena = context.arena(call.arena)
   const { gate, up, down } = call.weights
   const groups = groupPairs(context, arena)
-  const firstPair = arena.words[groups.offsets + call.expertBegin]!
-  const endPair = arena.words[groups.offsets + call.expertEnd]!
 
   if (call.isFirst) {
     const mine = context.share(context.tokens * shape.hidden)
     arena.floats.fill(0, at.routed / 4 + mine.begin, at.routed / 4 + mine.end)
   }
   const input = context.recordsAt(gate.activation, at.normed)
+  const records = context.ffnRecordsAt(down.activation)
   const active = activeExperts(arena, call, groups)
   // one range of rows over all experts, so that their work is shared out together
   const rowsEach = Math.ceil(gate.rows / PANEL_ROWS) * PANEL_ROWS
   context.forEachChunk(active.length * rowsEach, (begin, end) => {
     for (let row = begin; row < end;) {
-      const { expert, pair, count } = active[Math.floor(row / rowsEach)]!
+      const index = Math.floor(row / rowsEach)
+      const { expert, pair, count } = active[index]!
       const first = row % rowsEach
       const last = Math.min(first + end - row, rowsEach)
       const status = arena.kernels.gated(
@@ -58,16 +59,13 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
       )
       check(status, 'gated')
       row += last - first
+      if (isLastPart(arena, at.expertRows / 4 + index, last - first, rowsEach)) {
+        context.quantize(arena, down.activation, records, at.ffnHidden, down.columns, { begin: pair, end: pair + count })
+      }
     }
   })
   context.sync()
 
-  const records = context.ffnRecordsAt(down.activation)
-  if (down.activation !== 'f32') {
-    const { begin, end } = context.share(endPair - firstPair)
-    context.quantize(arena, down.activation, records, at.ffnHidden, down.columns, { begin: firstPair + begin, end: firstPair + end })
-    context.sync()
-  }
   const stride = recordBytes(down.activation, down.columns)
   // rows are shared out and every chunk takes all experts in order, because they add to the same sums
   context.forEachChunk(down.rows, (begin, end) => {
@@ -92,6 +90,16 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
       check(status, 'matmul')
     }
   })
+}
+
+/**
+ * Counts the finished rows of an expert, `rows` more of `all`. True for whoever completes them: everybody's results are visible to it then. The word is
+ * zero again after that, for the next time.
+ */
+function isLastPart({ words }: WorkerArena, word: number, rows: number, all: number): boolean {
+  if (Atomics.add(words, word, rows) + rows < all) return false
+  Atomics.store(words, word, 0)
+  return true
 }
 
 /** Groups the step's pairs into this worker's own bytes: cheaper for each worker than a barrier would be. */
