@@ -2,21 +2,24 @@
  * Fan-in: N parties arrive, the last one to arrive opens the gate, and the gate is ready for the next round at once (sense by epoch).
  *
  *     COUNT   arrivals in this round, 0 .. parties - 1 while it is open
+ *     ASLEEP  parties that sleep or are about to: without any nobody is notified, which would be a call out of compiled code at the worst moment
  *     EPOCH   rounds completed; waiting means waiting for it to change
  */
 import { SpinBudget } from './spin-budget.ts'
 import { sleepWhile, spinWhile, throwIfPoisoned, type WaitOptions } from './wait.ts'
 
-/** Words that a fan-in needs: each on its own cache line, because arrivals write one while sleepers read the other. */
+/** Words that a fan-in needs: on two cache lines, because arrivals write one while waiters read the other. */
 export const FAN_IN_WORDS = 32
 
 const COUNT = 0
+const ASLEEP = 1
 const EPOCH = 16
 
 /** A reusable barrier over shared words. Every party makes its own object over the same words. */
 export class FanIn {
   readonly #words: Int32Array<SharedArrayBuffer>
   readonly #count: number
+  readonly #asleep: number
   readonly #epoch: number
   readonly #parties: number
   readonly #budget = new SpinBudget()
@@ -25,6 +28,7 @@ export class FanIn {
   constructor(words: Int32Array<SharedArrayBuffer>, base: number, parties: number) {
     this.#words = words
     this.#count = base + COUNT
+    this.#asleep = base + ASLEEP
     this.#epoch = base + EPOCH
     this.#parties = parties
   }
@@ -48,7 +52,8 @@ export class FanIn {
       // Reset before opening: the first party of the next round may arrive as soon as the epoch changes.
       Atomics.store(this.#words, this.#count, 0)
       Atomics.add(this.#words, this.#epoch, 1)
-      Atomics.notify(this.#words, this.#epoch)
+      // Both sides store before they load, in one order for all: a sleeper that is not counted yet here sees the new epoch.
+      if (Atomics.load(this.#words, this.#asleep) > 0) Atomics.notify(this.#words, this.#epoch)
       return
     }
     const spins = this.#budget.next(options.spins ?? 0)
@@ -57,6 +62,11 @@ export class FanIn {
       this.#budget.learn(isOpen)
       if (isOpen) return
     }
-    sleepWhile(this.#words, this.#epoch, epoch, options)
+    Atomics.add(this.#words, this.#asleep, 1)
+    try {
+      sleepWhile(this.#words, this.#epoch, epoch, options)
+    } finally {
+      Atomics.sub(this.#words, this.#asleep, 1)
+    }
   }
 }

@@ -66,7 +66,9 @@ export function sleepWhile(words: Int32Array<SharedArrayBuffer>, index: number, 
     const left = options.deadlineMs - (performance.now() - start)
     if (left <= 0) throw timeout(options)
     // Atomics.wait compares under the same lock that notify takes, so a store between the load above and this call is not lost.
-    Atomics.wait(words, index, value, Math.min(left, SLICE_MS))
+    const result = Atomics.wait(words, index, value, Math.min(left, SLICE_MS))
+    // whoever notifies before there is a change says that it is near
+    if (result === 'ok') spinWhile(words, index, value, options.spins ?? 0)
   }
 }
 

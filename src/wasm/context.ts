@@ -91,8 +91,8 @@ export class WorkerContext {
   /** Waits until every worker is here: what they wrote before is visible after. `onLast`: run by one of them before anyone goes on. */
   sync(onLast?: () => void): void {
     this.#barrier.arriveAndWait(this.#wait, () => {
-      this.#resetChunks()
       onLast?.()
+      this.#resetChunks()
     })
     this.#products = 0
   }
