@@ -159,12 +159,12 @@ export class DeviceEngine {
 
   /** Takes step after step from the ring until the engine stops it. Whatever it throws, everyone else has been poisoned. */
   async serve(): Promise<CudaStats> {
-    const { ringDepth, slots, slotBytes, spins } = this.#task
+    const { ringDepth, slots, slotBytes, idleSpins } = this.#task
     const ring = new Ring(this.#words, CONTROL.ring, ringDepth, 1)
     try {
       const runner = await this.#runner()
       for (let sequence = 1; ; sequence = (sequence + 1) | 0) {
-        ring.claim(sequence, { spins, deadlineMs: Infinity, what: 'the next step' })
+        ring.claim(sequence, { spins: idleSpins, deadlineMs: Infinity, what: 'the next step' })
         // To stop, the engine publishes one more slot: its contents do not matter.
         if (Atomics.load(this.#words, CONTROL.stop) !== 0) return runner.stats
         runner.run(slots + ring.slotOf(sequence) * slotBytes, sequence)

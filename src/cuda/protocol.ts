@@ -28,8 +28,9 @@ export interface CudaTask {
   readonly arena: ArenaLayout | undefined
   /** Where the device leaves logits (`placement/results-layout.ts`). */
   readonly results: WebAssembly.Memory
-  /** Loads before a wait sleeps; 0 when threads outnumber cores. */
+  /** Loads before a wait for the device sleeps, and before one for the next step; 0 when threads outnumber cores. */
   readonly spins: number
+  readonly idleSpins: number
   /** Longest that a step may stand still, ms. */
   readonly deadlineMs: number
   /** Where to leave what the device did when, and what this thread did (`trace/timeline.ts`), if anybody wants to know. */

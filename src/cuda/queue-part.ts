@@ -46,8 +46,9 @@ export class PartQueue {
 
   /** Launches a graph of the part. */
   launch(part: Part, graph: Handle): void {
-    const { tcu, engine } = this.#options
+    const { tcu, engine, watch } = this.#options
     tcu.tcu_graph_launch(engine, graph)
+    watch.alertPool()
     for (const { stage } of part.calls) this.#count(stage)
   }
 
@@ -58,6 +59,7 @@ export class PartQueue {
   queueWatched(part: Part, layer: number, wanted: Wanted, header: Int32Array<SharedArrayBuffer>): boolean {
     const { tcu, engine, watch } = this.#options
     let isWhole = true
+    watch.alertPool()
     this.#begin(part)
     for (const [index, call] of part.calls.entries()) {
       watch.look()

@@ -57,6 +57,11 @@ export class Watch {
     return this.#finished
   }
 
+  /** The device will hand something over soon: the pool's sleepers wake, which takes many of them hundreds of microseconds, and spin (`ring/wait.ts`). */
+  alertPool(): void {
+    Atomics.notify(this.#options.words, PUBLISHED)
+  }
+
   /** Looks once. True when something has changed. */
   look(): boolean {
     const { words } = this.#options
