@@ -71,7 +71,7 @@ static int see_slot(const tcu_engine &e, const tcu_slot &host, tcu_slot &slot) {
   const tcu_shape &s = e.shape;
   if (!host.expert_ids || !host.expert_weights || !host.routed) return failed(TCU_ARGUMENT, "slot: no ids, weights or routed");
   if (host.q8x256 && s.hidden % 256 != 0) return failed(TCU_SHAPE, "slot: hidden %d has no records of 256", s.hidden);
-  const uint64_t tokens = (uint64_t)s.ubatch, hidden = (uint64_t)s.hidden, pairs = tokens * (uint64_t)s.experts_used;
+  const uint64_t tokens = (uint64_t)s.ubatch, hidden = (uint64_t)s.hidden, pairs = tokens * (uint64_t)s.experts_used, vectors = tokens * (uint64_t)s.digits;
   const auto see = [&e](const void *address, uint64_t alignment, uint64_t bytes, const char *what, auto &device) {
     if ((uint64_t)address % alignment != 0) return failed(TCU_ARGUMENT, "%s is not on %llu bytes", what, (unsigned long long)alignment);
     return device_address(e, address, bytes, what, (void **)&device);
@@ -79,8 +79,8 @@ static int see_slot(const tcu_engine &e, const tcu_slot &host, tcu_slot &slot) {
   slot.entry = host.entry;
   slot.holds = host.holds;
   CHECK(see(host.normed, 16, tokens * hidden * 4, "slot.normed", slot.normed));
-  CHECK(see(host.q8x32, 4, tokens * (hidden / 32) * 40, "slot.q8x32", slot.q8x32));
-  CHECK(see(host.q8x256, 4, tokens * (hidden / 256) * 324, "slot.q8x256", slot.q8x256));
+  CHECK(see(host.q8x32, 4, vectors * (hidden / 32) * 40, "slot.q8x32", slot.q8x32));
+  CHECK(see(host.q8x256, 4, vectors * (hidden / 256) * 324, "slot.q8x256", slot.q8x256));
   CHECK(see(host.expert_ids, 4, pairs * 4, "slot.expert_ids", slot.expert_ids));
   CHECK(see(host.expert_weights, 4, pairs * 4, "slot.expert_weights", slot.expert_weights));
   return see(host.routed, 16, tokens * hidden * 4, "slot.routed", slot.routed);
@@ -89,7 +89,7 @@ static int see_slot(const tcu_engine &e, const tcu_slot &host, tcu_slot &slot) {
 /* The form that a matrix wants, none when there is no matrix. */
 static int wanted(const tcu_matrix &m) { return m.address ? form_of(m.format) : 0; }
 
-/* Forms of normed that the feed-forward part reads, the slot's included: records of 256 are made of the rows too (records.cuh). */
+/* Forms of normed that the feed-forward part reads, the slot's included. */
 static int feed_forward_forms(const layer_binding &layer) {
   const tcu_layer &w = layer.weights;
   int forms = wanted(w.dense.gate) | wanted(w.dense.up) | wanted(w.router) | wanted(w.shared.gate) | wanted(w.shared.up);
@@ -97,7 +97,7 @@ static int feed_forward_forms(const layer_binding &layer) {
   if (!layer.has_slot) return forms;
   if (layer.slot.normed) forms |= FORM_ROWS;
   if (layer.slot.q8x32) forms |= FORM_Q8X32;
-  if (layer.slot.q8x256) forms |= FORM_ROWS | FORM_Q8X256;
+  if (layer.slot.q8x256) forms |= FORM_Q8X256;
   return forms;
 }
 

@@ -22,10 +22,11 @@ struct carver {
     take(q.sums, rows * groups);
   }
 
-  void take(activations &a, uint64_t rows, uint64_t columns) {
+  void take(activations &a, uint64_t rows, uint64_t columns, int digits) {
     take(a.rows, rows * columns);
-    take(a.q8x32, rows, columns);
-    take(a.q8x256, rows, columns);
+    take(a.q8x32, rows * (uint64_t)digits, columns);
+    take(a.q8x256, rows * (uint64_t)digits, columns);
+    a.digits = digits;
   }
 };
 
@@ -52,9 +53,9 @@ uint64_t lay_out(const tcu_shape &s, char *base, buffers &b) {
   c.take(b.frequencies, (uint64_t)s.rotary / 2);
 
   c.take(b.x, tokens * hidden);
-  c.take(b.normed, larger(tokens, outputs), hidden);
+  c.take(b.normed, larger(tokens, outputs), hidden, s.digits);
   c.take(b.qkv, tokens * (heads + 2 * kv_heads) * head_dim);
-  c.take(b.attended, tokens, heads * head_dim);
+  c.take(b.attended, tokens, heads * head_dim, s.digits);
   b.parts_floats = attention_parts_floats(s);
   c.take(b.parts, b.parts_floats);
 
@@ -64,7 +65,7 @@ uint64_t lay_out(const tcu_shape &s, char *base, buffers &b) {
   /* one feed-forward network at a time: rows are tokens for the dense and the shared ones, pairs for the routed ones, whose results lie there too */
   const uint64_t ffn = (uint64_t)s.ffn, ffn_expert = (uint64_t)s.ffn_expert;
   c.take(b.gated, larger(tokens * 2 * ffn, pairs * larger(2 * ffn_expert, hidden)));
-  c.take(b.hidden, 1, larger(tokens * ffn, pairs * ffn_expert));
+  c.take(b.hidden, 1, larger(tokens * ffn, pairs * ffn_expert), s.digits);
   c.take(b.shared, tokens * hidden);
   c.take(b.routed, s.device_experts ? tokens * hidden : 0);
   c.take(b.pairs.offsets, s.device_experts ? experts + 1 : 0);
@@ -72,7 +73,7 @@ uint64_t lay_out(const tcu_shape &s, char *base, buffers &b) {
   c.take(b.pairs.pair_slot, pairs);
   c.take(b.pairs.pair_weight, pairs);
   /* every expert may leave a tile that is not full */
-  c.take(b.pairs.tiles, s.device_experts ? 1 + 2 * (pairs / LEAST_TILE_TOKENS + experts) : 0);
+  c.take(b.pairs.tiles, s.device_experts ? 1 + 2 * (pairs / (uint64_t)(LEAST_TILE_VECTORS / s.digits) + experts) : 0);
 
   c.take(b.logits, outputs * vocabulary);
   const uint64_t first = (uint64_t)best_slices(s.vocabulary, 0) * (uint64_t)s.top;
@@ -97,6 +98,7 @@ const char *shape_fault(const tcu_shape &s) {
   if (s.ubatch <= 0 || s.sequences <= 0 || s.outputs <= 0) return "ubatch, sequences or outputs is not positive";
   if (s.kv_blocks <= 0 || s.blocks_per_sequence <= 0) return "kv_blocks or blocks_per_sequence is not positive";
   if (s.top < 0 || s.top > MOST_TOP || s.top > s.vocabulary) return "top is not from 0 to 64 and the vocabulary";
+  if (s.digits != 1 && s.digits != 2) return "digits is neither 1 nor 2";
   if (s.deadline_ms <= 0) return "deadline_ms is not positive";
   return nullptr;
 }

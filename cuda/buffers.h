@@ -20,10 +20,14 @@ struct quantized {
   float *sums;    /* f32[tokens, columns / GROUP]: scale times the sum of the group's values, for formats with a minimum */
 };
 
-/* Rows in every form that some weight wants of them. */
+/*
+ * Rows in every form that some weight wants of them. With two digits a token has two quantised rows, side by side: x rounded, then what that left of
+ * it, rounded; a product is the sum of the products with both.
+ */
 struct activations {
   float *rows; /* f32[tokens, columns] */
   quantized q8x32, q8x256;
+  int digits;  /* 1 or 2 */
 };
 
 /* A step as the device sees it; copied there by tcu_begin_step. */
@@ -35,8 +39,8 @@ struct step_buffers {
   float *angles;                                         /* f32[tokens, rotary]: cos, then sin */
 };
 
-/* Fewest tokens of a tile of the grouped products: sizes `groups.tiles`. */
-enum { LEAST_TILE_TOKENS = 64 };
+/* Fewest vectors of a tile of the grouped products, `digits` for each token: sizes `groups.tiles`. */
+enum { LEAST_TILE_VECTORS = 64 };
 
 /* Pairs (token, expert) grouped by expert, tokens ascending in each, for prefill on the device. Slot t * experts_used + j is token t's j-th pair. */
 struct groups {
@@ -44,7 +48,7 @@ struct groups {
   int32_t *pair_token; /* i32[tokens * experts_used] */
   int32_t *pair_slot;  /* i32[tokens * experts_used] */
   float *pair_weight;  /* f32[tokens * experts_used] */
-  int32_t *tiles;      /* i32[1 + 2 * (tokens * experts_used / LEAST_TILE_TOKENS + experts)]: count, then (expert, first pair) of every tile */
+  int32_t *tiles;      /* i32[1 + 2 * (tokens * experts_used / (LEAST_TILE_VECTORS / digits) + experts)]: count, then (expert, first pair) of every tile */
 };
 
 struct buffers {

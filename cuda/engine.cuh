@@ -118,7 +118,7 @@ int combine_and_norm(tcu_engine &e, const float *routed, const float *shared, co
 /* quantize.cu: the given forms of y.rows, which are complete. */
 int quantize_rows(tcu_engine &e, const activations &y, int forms, int columns, int tokens);
 
-/* matmul.cu: y[t][r] = W x + bias, or += ; f32[tokens, y_stride]. Chooses matvec (tokens <= DECODE_TOKENS) or tiles. */
+/* matmul.cu: y[t][r] = W x + bias, or += ; f32[tokens, y_stride]. Chooses matvec or tiles. */
 enum matmul_flags { MATMUL_STORE = 0, MATMUL_ADD = 1 };
 int matmul(tcu_engine &e, const tcu_matrix &w, const activations &x, float *y, int y_stride, int flags, const float *bias, int tokens);
 /* matmul.cu: the same for matrices with equal columns, whose results stand side by side in a row of y: y[t] = W_0 x + bias_0, W_1 x + bias_1, ... */
@@ -131,7 +131,10 @@ int matmul_stacked(tcu_engine &e, const stacked_matrix *stack, int count, const 
 /* matmul.cu: e.b.hidden = silu(gate x) * (up x) in the forms that `down` wants, of a network with one expert. */
 int gated(tcu_engine &e, const tcu_ffn &ffn, const activations &x, int tokens);
 
-/* matvec.cu: 1 to DECODE_TOKENS tokens, every weight is read once for all of them. */
+/* Whether a step's products go to matvec. */
+inline bool suits_matvec(const tcu_engine &e, int tokens) { return tokens * e.shape.digits <= DECODE_TOKENS; }
+
+/* matvec.cu: for as many tokens as it suits, every weight is read once for all of them. */
 int matvec(tcu_engine &e, const tcu_matrix &w, const activations &x, float *y, int y_stride, int flags, const float *bias, int tokens);
 int matvec_stacked(tcu_engine &e, const stacked_matrix *stack, int count, const activations &x, float *y, int y_stride, int tokens);
 int matvec_gated(tcu_engine &e, const tcu_ffn &ffn, const activations &x, int tokens);

@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(SUM_THREADS) sum_slots(float *routed, const fl
 }
 
 /* A job over the listed tiles. */
-tile_job job_of(const tcu_matrix &w, const groups &g, const activations &x, float *y, int y_stride) {
+tile_job job_of(const tcu_matrix &w, const groups &g, const activations &x, float *y, int y_stride, int tile_tokens) {
   tile_job job = {};
   job.weights[0] = (const uint8_t *)w.address;
   job.expert_bytes[0] = w.expert_bytes;
@@ -108,6 +108,7 @@ tile_job job_of(const tcu_matrix &w, const groups &g, const activations &x, floa
   job.x = x;
   job.y = y, job.y_stride = y_stride;
   job.tiles = g.tiles, job.offsets = g.offsets;
+  job.tile_tokens = tile_tokens;
   return job;
 }
 
@@ -118,28 +119,31 @@ int experts_tiles(tcu_engine &e, const tcu_ffn &ffn, int tokens) {
   const int used = e.shape.experts_used, experts = e.shape.experts, pairs = tokens * used, hidden = e.shape.hidden, width = ffn.gate.rows;
   if (pairs == 0) return TCU_OK;
   /* Tiles of 128 unpack a weight half as often; they pay off once an expert fills most of one. */
-  const bool wide = has_wide_tiles(ffn.gate.format) && has_wide_tiles(ffn.up.format) && has_wide_tiles(ffn.down.format) && pairs / experts >= 96;
-  const int tile_tokens = wide ? 128 : LEAST_TILE_TOKENS, token_tiles = pairs / tile_tokens + (experts < pairs ? experts : pairs);
+  const int digits = e.shape.digits;
+  const bool wide = has_wide_tiles(ffn.gate.format) && has_wide_tiles(ffn.up.format) && has_wide_tiles(ffn.down.format) && pairs * digits / experts >= 96;
+  const int tile_vectors = wide ? 128 : LEAST_TILE_VECTORS, tile_tokens = tile_vectors / digits;
+  const int token_tiles = pairs / tile_tokens + (experts < pairs ? experts : pairs);
   group_pairs<<<experts, GROUP_THREADS, 0, e.stream>>>(g, e.b.expert_ids, e.b.expert_weights, used, pairs);
   CHECK_LAUNCH("group_pairs");
   list_tiles<<<1, 32, 0, e.stream>>>(g, experts, tile_tokens);
   CHECK_LAUNCH("list_tiles");
 
-  tile_job gate = job_of(ffn.gate, g, e.b.normed, e.b.gated, 2 * width), up = job_of(ffn.up, g, e.b.normed, e.b.gated + width, 2 * width);
+  tile_job gate = job_of(ffn.gate, g, e.b.normed, e.b.gated, 2 * width, tile_tokens);
+  tile_job up = job_of(ffn.up, g, e.b.normed, e.b.gated + width, 2 * width, tile_tokens);
   gate.x_index = up.x_index = g.pair_token;
   if (ffn.gate.format == ffn.up.format) {
     gate.weights[1] = up.weights[0];
     gate.expert_bytes[1] = up.expert_bytes[0];
   } else {
-    CHECK(tile_product(e, ffn.up.format, up, tile_tokens, token_tiles));
+    CHECK(tile_product(e, ffn.up.format, up, tile_vectors, token_tiles));
   }
-  CHECK(tile_product(e, ffn.gate.format, gate, tile_tokens, token_tiles));
+  CHECK(tile_product(e, ffn.gate.format, gate, tile_vectors, token_tiles));
   CHECK(silu_and_quantize(e, e.b.hidden, form_of(ffn.down.format), e.b.gated, width, pairs));
 
-  tile_job down = job_of(ffn.down, g, e.b.hidden, e.b.gated, hidden);
+  tile_job down = job_of(ffn.down, g, e.b.hidden, e.b.gated, hidden, tile_tokens);
   down.y_index = g.pair_slot;
   down.scale = g.pair_weight;
-  CHECK(tile_product(e, ffn.down.format, down, tile_tokens, token_tiles));
+  CHECK(tile_product(e, ffn.down.format, down, tile_vectors, token_tiles));
   const int columns_of_block = 4 * SUM_THREADS;
   sum_slots<<<dim3(tokens, (hidden + columns_of_block - 1) / columns_of_block), SUM_THREADS, 0, e.stream>>>(e.b.routed, e.b.gated, used, hidden);
   CHECK_LAUNCH("sum_slots");

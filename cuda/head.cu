@@ -132,7 +132,7 @@ int tcu_head(tcu_engine *e, int32_t results, int32_t top) {
   CHECK(norm_and_quantize(*e, e->b.normed, forms, e->b.x, norm, e->b.step.outputs, hidden, rows));
   if (want_hidden) CHECK(copy_words(*e, e->host.hidden, e->b.normed.rows, (int64_t)rows * hidden));
   /* logits that nobody looks at on the device go to the host as they come: a copy behind the product would take longer */
-  const bool straight = want_logits && top == 0 && rows <= DECODE_TOKENS;
+  const bool straight = want_logits && top == 0 && suits_matvec(*e, rows);
   CHECK(matmul(*e, head, e->b.normed, straight ? e->host.logits : e->b.logits, vocabulary, MATMUL_STORE, nullptr, rows));
   if (top > 0) CHECK(tell_best(*e, rows, top));
   if (want_logits && !straight) {

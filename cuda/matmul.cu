@@ -21,12 +21,12 @@ int check_matrix(const tcu_matrix &matrix, const char *what) {
 }
 
 int matmul(tcu_engine &e, const tcu_matrix &w, const activations &x, float *y, int y_stride, int flags, const float *bias, int tokens) {
-  if (tokens <= DECODE_TOKENS) return matvec(e, w, x, y, y_stride, flags, bias, tokens);
+  if (suits_matvec(e, tokens)) return matvec(e, w, x, y, y_stride, flags, bias, tokens);
   return matmul_tiles(e, w, x, y, y_stride, flags, bias, tokens);
 }
 
 int matmul_stacked(tcu_engine &e, const stacked_matrix *stack, int count, const activations &x, float *y, int y_stride, int tokens) {
-  if (tokens <= DECODE_TOKENS) return matvec_stacked(e, stack, count, x, y, y_stride, tokens);
+  if (suits_matvec(e, tokens)) return matvec_stacked(e, stack, count, x, y, y_stride, tokens);
   for (int i = 0; i < count; i++) {
     CHECK(matmul_tiles(e, stack[i].w, x, y, y_stride, MATMUL_STORE, stack[i].bias, tokens));
     y += stack[i].w.rows;
@@ -35,7 +35,7 @@ int matmul_stacked(tcu_engine &e, const stacked_matrix *stack, int count, const 
 }
 
 int gated(tcu_engine &e, const tcu_ffn &ffn, const activations &x, int tokens) {
-  if (tokens <= DECODE_TOKENS) return matvec_gated(e, ffn, x, tokens);
+  if (suits_matvec(e, tokens)) return matvec_gated(e, ffn, x, tokens);
   const int columns = ffn.gate.rows;
   CHECK(matmul_tiles(e, ffn.gate, x, e.b.gated, 2 * columns, MATMUL_STORE, nullptr, tokens));
   CHECK(matmul_tiles(e, ffn.up, x, e.b.gated + columns, 2 * columns, MATMUL_STORE, nullptr, tokens));

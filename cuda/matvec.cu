@@ -1,4 +1,4 @@
-/* Products with 1 to DECODE_TOKENS tokens: grids and calls of the kernels in matvec_quantized.cuh and matvec_float.cuh. */
+/* Products with 1 to DECODE_TOKENS vectors: grids and calls of the kernels in matvec_quantized.cuh and matvec_float.cuh. */
 #include "matvec_float.cuh"
 #include "matvec_quantized.cuh"
 
@@ -95,8 +95,9 @@ static int launch(tcu_engine &e, int format, matvec_call &call, int ys) {
       format,
       [&](auto row) {
         typedef decltype(row) W;
-        if (call.tokens == 1) return launch_tokens<W, 1>(e, call, ys);
-        if (call.tokens <= 4) return launch_tokens<W, 4>(e, call, ys);
+        const int vectors = W::ACTIVATION == ACTIVATION_F32 ? call.tokens : call.tokens * call.x.digits;
+        if (vectors == 1) return launch_tokens<W, 1>(e, call, ys);
+        if (vectors <= 4) return launch_tokens<W, 4>(e, call, ys);
         return launch_tokens<W, DECODE_TOKENS>(e, call, ys);
       },
       [=] { return failed(TCU_FORMAT, "matvec: no kernel for format %d", format); });

@@ -1,5 +1,6 @@
 /*
- * Matrix times up to DECODE_TOKENS vectors: what the kernels for quantised weights (matvec_quantized.cuh) and float ones (matvec_float.cuh) share.
+ * Matrix times up to DECODE_TOKENS vectors, of which a token of quantised activations has `digits`: what the kernels for quantised weights
+ * (matvec_quantized.cuh) and float ones (matvec_float.cuh) share.
  *
  * A block works out BLOCK_ROWS or more rows of one or several matrices, its jobs. A pass is one slice of the columns of one job; every pass leaves
  * a partial sum for each row and token in shared memory, and `finish` adds them in the order of the passes. So a result depends neither on timing
@@ -25,7 +26,7 @@ struct matvec_call {
   int rows[MOST_STACKED], first_blocks[MOST_STACKED]; /* of the stacked ones: in blockIdx.x */
   int stacked, columns;
   int block_rows;
-  int tokens;                 /* vectors that share the weights; 1 with experts */
+  int tokens;                 /* that share the weights; 1 with experts */
   int jobs;                   /* matrices that a block reads: 1, GATED 2, MIXED `used` */
   const int32_t *ids;         /* i32[*, used], or null: no experts */
   const float *expert_weights;
@@ -63,13 +64,13 @@ static __device__ __forceinline__ block_place place_of(const matvec_call &call) 
   return at;
 }
 
-/* A block's matrix for a job, and the row of x that meets it; the row of token t is t rows on. */
+/* A block's matrix for a job, and the token of x that meets it; token t is t tokens on. */
 static __device__ __forceinline__ const uint8_t *matrix_of(const matvec_call &call, const block_place &place, int job) {
   const int which = call.kind == MATVEC_GATED ? job : place.matrix;
   if (!call.ids) return call.matrices[which];
   return call.matrices[which] + (size_t)place.experts[call.kind == MATVEC_MIXED ? job : 0] * call.expert_bytes[which];
 }
-static __device__ __forceinline__ size_t vector_of(const matvec_call &call, int job) {
+static __device__ __forceinline__ size_t token_of(const matvec_call &call, int job) {
   if (!call.ids) return 0;
   return call.kind == MATVEC_MIXED ? (size_t)blockIdx.y * (size_t)call.used + (size_t)job : blockIdx.y / (unsigned)call.used;
 }
@@ -95,28 +96,33 @@ template <int COUNT, int STRIDE = 16> static __device__ __forceinline__ float su
   }
 }
 
-/* partial: f32[passes, block_rows, TOKENS]; the sum of `slices` passes from `first` on. */
-static __device__ __forceinline__ float sum_of_passes(const float *partial, int first, int slices, int stride, int at) {
+/* partial: f32[passes, block_rows, TOKENS]; the sum of `slices` passes from `first` on, of one of a token's digits after the other. */
+static __device__ __forceinline__ float sum_of_passes(const float *partial, int first, int slices, int stride, int at, int digits) {
   float sum = 0;
-  for (int s = first; s < first + slices; s++) sum += partial[s * stride + at];
+  for (int d = 0; d < digits; d++) {
+    float own = 0;
+    for (int s = first; s < first + slices; s++) own += partial[s * stride + at + d];
+    sum += own;
+  }
   return sum;
 }
 
-/* Writes a block's results. partial: f32[jobs * slices, block_rows, TOKENS], complete. */
-template <int TOKENS> static __device__ void finish(const matvec_call &call, const block_place &place, const float *partial, int slices) {
+/* Writes a block's results. partial: f32[jobs * slices, block_rows, TOKENS], complete; TOKENS counts vectors, `digits` for each token. */
+template <int TOKENS> static __device__ void finish(const matvec_call &call, const block_place &place, const float *partial, int slices, int digits) {
   const int stride = call.block_rows * TOKENS;
   for (int i = (int)threadIdx.x; i < stride; i += (int)blockDim.x) {
     /* neighbouring threads have neighbouring rows: y may be host memory */
-    const int t = i / call.block_rows, row = i - t * call.block_rows, at = row * TOKENS + t, r = place.first_row + row;
+    const int t = i / call.block_rows, row = i - t * call.block_rows, at = row * TOKENS + t * digits, r = place.first_row + row;
     if (r >= place.rows || t >= call.tokens) continue;
     float *y = call.y + (size_t)(call.ids ? (int)blockIdx.y : t) * (size_t)call.y_stride + place.y_begin + r;
-    float value = sum_of_passes(partial, 0, slices, stride, at);
+    const auto sum_of_job = [&](int job) { return sum_of_passes(partial, job * slices, slices, stride, at, digits); };
+    float value = sum_of_job(0);
     if (call.kind == MATVEC_GATED) {
-      value = value / (1 + expf(-value)) * sum_of_passes(partial, slices, slices, stride, at);
+      value = value / (1 + expf(-value)) * sum_of_job(1);
     } else if (call.kind == MATVEC_MIXED) {
       const float *by = call.expert_weights + (size_t)blockIdx.y * (size_t)call.used;
       value *= by[0];
-      for (int job = 1; job < call.jobs; job++) value += by[job] * sum_of_passes(partial, job * slices, slices, stride, at);
+      for (int job = 1; job < call.jobs; job++) value += by[job] * sum_of_job(job);
     } else {
       const float *bias = call.biases[place.matrix];
       if (bias) value += bias[r];

@@ -28,7 +28,7 @@ template <class W, int TOKENS, int ROWS> static __global__ void __launch_bounds_
   let_next_start();
   for (int job = 0; job < call.jobs; job++) {
     const uint8_t *matrix = matrix_of(call, place, job);
-    const float *x = call.x.rows + vector_of(call, job) * (size_t)call.columns;
+    const float *x = call.x.rows + token_of(call, job) * (size_t)call.columns;
     for (int row = 0; row < call.block_rows; row += ROWS) {
       float sums[ROWS][TOKENS] = {};
       for (int k = (int)threadIdx.x * COUNT; k < call.columns; k += MATVEC_THREADS * COUNT) {
@@ -55,5 +55,5 @@ template <class W, int TOKENS, int ROWS> static __global__ void __launch_bounds_
     }
   }
   __syncthreads();
-  finish<TOKENS>(call, place, partial, MATVEC_WARPS);
+  finish<TOKENS>(call, place, partial, MATVEC_WARPS, 1);
 }

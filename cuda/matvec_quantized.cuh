@@ -131,7 +131,7 @@ template <class W, int TOKENS>
 static __device__ __forceinline__ void load_vectors(lane_vectors<W, TOKENS> &x, const matvec_call &call, size_t vector, int unit, bool active) {
   const quantized &from = W::ACTIVATION == ACTIVATION_Q8X256 ? call.x.q8x256 : call.x.q8x32;
   UNROLL for (int t = 0; t < TOKENS; t++) {
-    const bool wanted = active && t < call.tokens;
+    const bool wanted = active && t < call.tokens * call.x.digits;
     const size_t at = (vector + (size_t)t) * (size_t)call.columns + (size_t)unit * UNIT;
     const int4 zero = make_int4(0, 0, 0, 0);
     const int4 *values = (const int4 *)(from.values + at);
@@ -224,7 +224,7 @@ static __global__ void __launch_bounds__(MATVEC_THREADS, blocks_at_once(TOKENS))
   const auto load_pass = [&](lane_vectors<W, TOKENS> &to, int pass) {
     const int job = pass / cut.slices, first = (pass - job * cut.slices) * cut.slice_blocks;
     const bool active = lane * UNIT / W::ELEMENTS < min(cut.slice_blocks, cut.row_blocks - first);
-    load_vectors<W, TOKENS>(to, call, vector_of(call, job), first * W::ELEMENTS / UNIT + lane, active);
+    load_vectors<W, TOKENS>(to, call, token_of(call, job) * (size_t)call.x.digits, first * W::ELEMENTS / UNIT + lane, active);
   };
   if (count > 0) load_pass(x, at.pass);
   int loaded = at.pass, oldest = 0;
@@ -250,5 +250,5 @@ static __global__ void __launch_bounds__(MATVEC_THREADS, blocks_at_once(TOKENS))
     advance<W>(at, call, place, cut);
   }
   __syncthreads();
-  finish<TOKENS>(call, place, partial, cut.slices);
+  finish<TOKENS>(call, place, partial, cut.slices, call.x.digits);
 }

@@ -113,13 +113,17 @@ __device__ void write_slot(const route_arguments &a, int t) {
     float4 *to = (float4 *)(a.slot.normed + begin);
     for (int i = thread; i < a.hidden / 4; i += threads) to[i] = from[i];
   }
-  if (a.slot.q8x32) {
-    uint32_t *to = (uint32_t *)a.slot.q8x32 + begin / 32 * WORDS_Q8X32;
-    write_q8x32(to, a.normed.q8x32.values + begin, a.normed.q8x32.scales + begin / GROUP, a.hidden, thread, threads);
-  }
-  if (a.slot.q8x256) {
-    uint32_t *to = (uint32_t *)a.slot.q8x256 + begin / 256 * WORDS_Q8X256;
-    write_q8x256(to, a.normed.rows + begin, a.normed.q8x256.values + begin, a.hidden, thread / 32, ROUTE_WARPS - 1, thread % 32);
+  for (int d = 0; d < a.normed.digits; d++) {
+    const size_t at = ((size_t)t * (size_t)a.normed.digits + (size_t)d) * (size_t)a.hidden;
+    const quantized &x32 = a.normed.q8x32, &x256 = a.normed.q8x256;
+    if (a.slot.q8x32) {
+      uint32_t *to = (uint32_t *)a.slot.q8x32 + at / 32 * WORDS_Q8X32;
+      write_q8x32(to, x32.values + at, x32.scales + at / GROUP, a.hidden, thread, threads);
+    }
+    if (a.slot.q8x256) {
+      uint32_t *to = (uint32_t *)a.slot.q8x256 + at / 256 * WORDS_Q8X256;
+      write_q8x256(to, x256.values + at, x256.scales + at / GROUP, a.hidden, thread / 32, ROUTE_WARPS - 1, thread % 32);
+    }
   }
 }
 

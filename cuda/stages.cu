@@ -78,7 +78,7 @@ int tcu_routed_experts(tcu_engine *e, int32_t layer) {
   const tcu_ffn &routed = binding(e, layer).weights.routed;
   if (!routed.gate.address) return absent("tcu_routed_experts", layer);
   const int tokens = e->step.token_count;
-  return tokens <= DECODE_TOKENS ? matvec_experts(*e, routed, tokens) : experts_tiles(*e, routed, tokens);
+  return suits_matvec(*e, tokens) ? matvec_experts(*e, routed, tokens) : experts_tiles(*e, routed, tokens);
 }
 
 int tcu_await_routed(tcu_engine *e, int32_t layer) {

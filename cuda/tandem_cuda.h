@@ -19,7 +19,8 @@
  *
  * Everything between tcu_begin_step and the end of tcu_end_step may be captured once as a graph and launched for every later step with the same
  * `tcu_step` numbers. Letters, always in this order: tokens, heads, rows (outputs), columns (inputs); `f32[tokens, columns]` is row-major.
- * Quantisation, activation formats and results are those of `wasm/kernels.h`: activations meet a quantised weight as 8-bit records, sums are f32.
+ * Quantisation, activation formats and results are those of `wasm/kernels.h`: activations meet a quantised weight as records of 8 bits, or of twice 8,
+ * sums are f32.
  */
 #pragma once
 #include <stdint.h>
@@ -28,7 +29,7 @@
 extern "C" {
 #endif
 
-enum { TCU_ABI_VERSION = 2 };
+enum { TCU_ABI_VERSION = 3 };
 
 typedef enum tcu_status {
   TCU_OK = 0,
@@ -89,6 +90,7 @@ typedef struct tcu_shape {
   int32_t kv_blocks;        /* blocks of KV_BLOCK_TOKENS = 32 tokens in each cache */
   int32_t blocks_per_sequence;
   int32_t top;              /* most best tokens that a step may want told of an output row, 0 to 64 */
+  int32_t digits;           /* 8-bit integers to each value of an activation that meets a quantised weight: 1 (q8) or 2 (q16) */
   int32_t deadline_ms;      /* longest that tcu_await_routed waits */
 } tcu_shape;
 
@@ -132,7 +134,7 @@ typedef struct tcu_model {
  */
 typedef struct tcu_slot {
   float *normed;        /* f32[tokens, hidden] */
-  uint8_t *q8x32;       /* records */
+  uint8_t *q8x32;       /* records; q16x32 and q16x256 where shape.digits is 2 */
   uint8_t *q8x256;
   int32_t *expert_ids;  /* i32[tokens, experts_used], ascending in each token */
   float *expert_weights;

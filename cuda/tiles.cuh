@@ -1,5 +1,6 @@
 /*
- * Products of many tokens, tile by tile. A tile is TILE_ROWS rows (F32: fewer) of a matrix times 64 or 128 tokens; a block of threads works one out.
+ * Products of many tokens, tile by tile. A tile is TILE_ROWS rows (F32: fewer) of a matrix times 64 or 128 vectors, of which a token of quantised
+ * activations has `digits`; a block of threads works one out.
  *
  * tiles.cu            matmul_tiles, and which kernel a format has
  * tiles_quantized.cu  8-bit tensor cores
@@ -27,18 +28,18 @@ struct tile_job {
   float *y;
   int64_t y_stride;
   bool add;
-  int tokens;
+  int tokens, tile_tokens;          /* all, and those of a tile: 64 or 128, or half as many where tokens have two digits */
   const int32_t *tiles, *offsets; /* groups.tiles and groups.offsets, or null */
 };
 
-/* Whether the tiles of a format may have 128 tokens. */
+/* Whether the tiles of a format may have 128 vectors. */
 bool has_wide_tiles(int format);
 
-/* Queues a job. `token_tiles`: tiles of `tile_tokens` (64 or 128) tokens, the most there can be when job.tiles lists them. */
-int tile_product(tcu_engine &e, int format, const tile_job &job, int tile_tokens, int token_tiles);
+/* Queues a job with tiles of 64 or 128 vectors. `token_tiles`: how many of job.tile_tokens, the most there can be when job.tiles lists them. */
+int tile_product(tcu_engine &e, int format, const tile_job &job, int tile_vectors, int token_tiles);
 
 /* The same for the formats of one file. */
-int quantized_tiles(tcu_engine &e, int format, const tile_job &job, int tile_tokens, int token_tiles);
+int quantized_tiles(tcu_engine &e, int format, const tile_job &job, int tile_vectors, int token_tiles);
 int float_tiles(tcu_engine &e, int format, const tile_job &job, int token_tiles);
 
 /* Where a block's tile lies; count <= 0: nowhere. */
@@ -53,10 +54,10 @@ struct tile_place {
  * The tile of this block. One matrix: token tiles follow each other, so that blocks at work together share weights. Experts: row tiles do, so that
  * they share the tokens' rows, and an expert's next tile comes soon enough to find the weights in the cache.
  */
-__device__ __forceinline__ tile_place place_of(const tile_job &job, int tile_rows, int tile_tokens) {
+__device__ __forceinline__ tile_place place_of(const tile_job &job, int tile_rows) {
   const int row_tile = job.tiles ? blockIdx.x : blockIdx.y, token_tile = job.tiles ? blockIdx.y : blockIdx.x;
   const int matrix_tiles = (job.rows + tile_rows - 1) / tile_rows;
-  tile_place place = {row_tile / matrix_tiles, 0, row_tile % matrix_tiles * tile_rows, token_tile * tile_tokens, 0};
+  tile_place place = {row_tile / matrix_tiles, 0, row_tile % matrix_tiles * tile_rows, token_tile * job.tile_tokens, 0};
   int end = job.tokens;
   if (job.tiles) {
     if (token_tile >= job.tiles[0]) return place;
@@ -64,7 +65,7 @@ __device__ __forceinline__ tile_place place_of(const tile_job &job, int tile_row
     place.token = job.tiles[2 + 2 * token_tile];
     end = job.offsets[place.expert + 1];
   }
-  place.count = min(end - place.token, tile_tokens);
+  place.count = min(end - place.token, job.tile_tokens);
   return place;
 }
 
@@ -96,18 +97,24 @@ __device__ __forceinline__ void store_sum(const tile_job &job, const sum_target 
 }
 __device__ __forceinline__ float bias_of(const tile_job &job, int row) { return job.bias && row < job.rows ? job.bias[row] : 0.0f; }
 
-/* Stores what a lane has of its warp's sums: rows 16 m from `warp_row` on, tokens 8 n from `warp_token` on, [m][n] as mma.cuh's d. */
+/*
+ * Stores what a lane has of its warp's sums: rows 16 m from `warp_row` on, vectors 8 n from `warp_vector` on, [m][n] as mma.cuh's d. Two neighbouring
+ * vectors are one lane's, so it has both digits of a token.
+ */
 template <int ROW_STEPS, int TOKEN_STEPS>
-__device__ __forceinline__ void store_sums(const tile_job &job, const tile_place &place, const float (&sums)[ROW_STEPS][TOKEN_STEPS][4], int warp_row,
-                                           int warp_token) {
+__device__ __forceinline__ void store_sums(const tile_job &job, const tile_place &place, int digits, const float (&sums)[ROW_STEPS][TOKEN_STEPS][4],
+                                           int warp_row, int warp_vector) {
   const int lane = threadIdx.x % 32, row = place.row + warp_row + lane / 4;
   float bias[ROW_STEPS][2];
   UNROLL for (int i = 0; i < 2 * ROW_STEPS; i++) bias[i / 2][i % 2] = bias_of(job, row + 8 * i);
   UNROLL for (int j = 0; j < 2 * TOKEN_STEPS; j++) {
-    const int t = warp_token + j / 2 * 8 + lane % 4 * 2 + j % 2;
-    if (t < place.count) {
+    const int vector = warp_vector + j / 2 * 8 + lane % 4 * 2 + j % 2, t = digits == 2 ? vector / 2 : vector;
+    if (t < place.count && (digits == 1 || j % 2 == 0)) {
       const sum_target target = target_of(job, place, t);
-      UNROLL for (int i = 0; i < 2 * ROW_STEPS; i++) store_sum(job, target, row + 8 * i, sums[i / 2][j / 2][i % 2 * 2 + j % 2], bias[i / 2][i % 2]);
+      UNROLL for (int i = 0; i < 2 * ROW_STEPS; i++) {
+        const float *pair = &sums[i / 2][j / 2][i % 2 * 2];
+        store_sum(job, target, row + 8 * i, digits == 2 ? pair[0] + pair[1] : pair[j % 2], bias[i / 2][i % 2]);
+      }
     }
   }
 }

@@ -37,7 +37,7 @@ template <int ROWS> struct split_tile {
 template <bool HALF> __global__ void __launch_bounds__(TILE_THREADS, 2) split_tile_product(const __grid_constant__ tile_job job) {
   __shared__ split_tile<TILE_ROWS> w;
   __shared__ split_tile<FLOAT_TOKENS> x;
-  const tile_place place = place_of(job, TILE_ROWS, FLOAT_TOKENS);
+  const tile_place place = place_of(job, TILE_ROWS);
   if (place.count <= 0) return;
 
   /* Each thread brings 16 weights of one row and 8 activations of one token. */
@@ -99,7 +99,7 @@ template <bool HALF> __global__ void __launch_bounds__(TILE_THREADS, 2) split_ti
     UNROLL for (int i = 0; i < 32; i++) sums[i / 16][i / 4 % 4][i % 4] += parts[i / 16][i / 4 % 4][i % 4];
   }
 
-  store_sums(job, place, sums, warp_row, warp_token);
+  store_sums(job, place, 1, sums, warp_row, warp_token);
 }
 
 /* F32: a thread works out four rows of four tokens. */
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(F32_THREADS) f32_tile_product(const __grid_con
   /* column by column, so that a thread's four numbers are one load */
   __shared__ __align__(16) float w[FLOAT_CHUNK][F32_ROWS + 4];
   __shared__ __align__(16) float x[FLOAT_CHUNK][FLOAT_TOKENS + 4];
-  const tile_place place = place_of(job, F32_ROWS, FLOAT_TOKENS);
+  const tile_place place = place_of(job, F32_ROWS);
   if (place.count <= 0) return;
 
   const int line = threadIdx.x % 32, quad = threadIdx.x / 32 * 4;

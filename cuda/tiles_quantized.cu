@@ -1,5 +1,5 @@
 /*
- * Tiles of quantised weights on 8-bit tensor cores: TILE_ROWS rows, 64 or 128 tokens, CHUNK columns at a time.
+ * Tiles of quantised weights on 8-bit tensor cores: TILE_ROWS rows, 64 or 128 vectors (TOKENS), CHUNK columns at a time.
  *
  *     raw blocks --copy--> raw --unpack--> w, w_scales, w_minima --+
  *     activations --copy--> x, x_scales, x_sums -------------------+--> integer products --> f32 sums in registers
@@ -164,12 +164,13 @@ template <typename W, int TOKENS> __global__ void __launch_bounds__(TILE_THREADS
   extern __shared__ __align__(16) uint8_t memory[];
   shape &s = *(shape *)memory;
 
-  const tile_place place = place_of(job, TILE_ROWS, TOKENS);
+  const tile_place place = place_of(job, TILE_ROWS);
+  const int digits = job.x.digits;
   if (place.count <= 0) return;
   const uint8_t *matrix = place.matrix ? job.weights[1] + place.expert * job.expert_bytes[1] : job.weights[0] + place.expert * job.expert_bytes[0];
   const tile_weights from = {matrix, (int64_t)(job.columns / W::ELEMENTS) * W::BYTES, place.row, job.rows - 1};
   const quantized &x = W::ACTIVATION == ACTIVATION_Q8X32 ? job.x.q8x32 : job.x.q8x256;
-  if (threadIdx.x < TOKENS) s.x_row[threadIdx.x] = x_row_of(job, place, threadIdx.x);
+  if (threadIdx.x < TOKENS) s.x_row[threadIdx.x] = x_row_of(job, place, threadIdx.x / digits) * digits + threadIdx.x % digits;
   __syncthreads();
 
   const int chunks = (job.columns + CHUNK - 1) / CHUNK;
@@ -194,10 +195,10 @@ template <typename W, int TOKENS> __global__ void __launch_bounds__(TILE_THREADS
       __syncthreads(); /* everyone has unpacked the last chunk of the blocks in hand */
       fetch_raw(s, from, (k + 2) / shape::RAW_CHUNKS);
     }
-    if (warp_token < place.count) multiply_chunk(sums, s, k % 2, warp_row, warp_token);
+    if (warp_token < place.count * digits) multiply_chunk(sums, s, k % 2, warp_row, warp_token);
   }
 
-  store_sums(job, place, sums, warp_row, warp_token);
+  store_sums(job, place, digits, sums, warp_row, warp_token);
 }
 
 template <typename W, int TOKENS> int launch(tcu_engine &e, const tile_job &job, int token_tiles) {
@@ -211,11 +212,11 @@ template <typename W, int TOKENS> int launch(tcu_engine &e, const tile_job &job,
 
 } // namespace
 
-int quantized_tiles(tcu_engine &e, int format, const tile_job &job, int tile_tokens, int token_tiles) {
+int quantized_tiles(tcu_engine &e, int format, const tile_job &job, int tile_vectors, int token_tiles) {
   return with_quantized_format(
       format,
       [&](auto weights) {
-        return tile_tokens == 128 ? launch<decltype(weights), 128>(e, job, token_tiles) : launch<decltype(weights), 64>(e, job, token_tiles);
+        return tile_vectors == 128 ? launch<decltype(weights), 128>(e, job, token_tiles) : launch<decltype(weights), 64>(e, job, token_tiles);
       },
       [&] { return failed(TCU_FORMAT, "no tile product of format %d", format); });
 }

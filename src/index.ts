@@ -43,6 +43,7 @@ export type {
 export type { UserStageResult, UserStageResults } from './user-stages/results.ts'
 export { EXECUTORS, STAGES } from './placement/stages.ts'
 export type { ExecutorName, Override, PipelineDefinition, StageName, StagePlacement, UserStage } from './placement/stages.ts'
+export type { ActivationPrecision, RecordFormat } from './abi/formats.ts'
 export type { LimitOptions } from './placement/limits.ts'
 export type { PlacementOptions } from './placement/options.ts'
 

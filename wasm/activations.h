@@ -1,6 +1,9 @@
 /*
  * Activation records: what `quantize` writes and the dot products read. A record is a row of blocks, values and scale side by side, so that a
  * kernel walks it with one pointer.
+ *
+ * A q16 record is two q8 records one behind the other, its digits: x quantised, then what that left of x, quantised with scales of its own. A product
+ * with it is the sum of the products with both (docs/decisions/0011).
  */
 #pragma once
 #include <stdint.h>
@@ -37,7 +40,7 @@ struct activation_q8x256 {
   float scale;
 };
 
-enum { MAX_FACTOR = 8 };
+enum { MAX_FACTOR = 8, Q16_DIGITS = 2 };
 
 _Static_assert(sizeof(struct activation_q8x32) == 40, "q8x32");
 _Static_assert(sizeof(struct activation_wide) == 72, "wide");

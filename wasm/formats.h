@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What activations are quantised to (activations.h). */
-enum activation { ACTIVATION_F32 = 0, ACTIVATION_Q8X32 = 1, ACTIVATION_Q8X256 = 2 };
+/* What activations are quantised to (activations.h); formats name the q8 that they are multiplied with, the q16 of the same blocks is two of those. */
+enum activation { ACTIVATION_F32 = 0, ACTIVATION_Q8X32 = 1, ACTIVATION_Q8X256 = 2, ACTIVATION_Q16X32 = 3, ACTIVATION_Q16X256 = 4 };
 
 /* X(name, ggml id, elements per block, bytes per block, bytes per block of an 8-row panel, activation) */
 #define FORMATS(X)                                \

@@ -26,8 +26,8 @@ enum status {
 
 enum { KV_BLOCK_TOKENS = 32, ATTENTION_CHUNK_TOKENS = 256, ATTENTION_TILE_QUERIES = 128, PANEL_ROWS = 8 };
 
-/* matmul flags */
-enum { MATMUL_STORE = 0, MATMUL_ADD = 1 };
+/* flags of matmul, and of gated, which knows the last alone: records are q16, of a format whose activations are quantised */
+enum { MATMUL_STORE = 0, MATMUL_ADD = 1, MATMUL_Q16 = 2 };
 
 /* route: gating functions as GGUF numbers them */
 enum { GATING_SOFTMAX = 1, GATING_SIGMOID = 2 };
@@ -42,7 +42,7 @@ int dequantize_rows(int format, float *y, const uint8_t *panels, const int32_t *
 /* y: f32[tokens, columns] = x / rms(x) * weight. x and y may be the same. */
 int rms_norm(float *y, const float *x, const float *weight, int columns, int tokens, float epsilon);
 
-/* records[tokens] from x: f32[tokens, columns]. activation: 0 f32, 1 q8x32, 2 q8x256 (formats.ts ACTIVATION). */
+/* records[tokens] from x: f32[tokens, columns]. activation: 0 f32, 1 q8x32, 2 q8x256, 3 q16x32, 4 q16x256 (formats.ts ACTIVATION). */
 int quantize(int activation, uint8_t *records, const float *x, int columns, int tokens);
 
 /* Bytes of one record; the TypeScript twin has the same formula. */
@@ -59,7 +59,7 @@ int matmul(int format, int flags, float *y, int y_stride, const uint8_t *panels,
            const float *scale, const float *bias, int columns, int row_begin, int row_end, int tokens, uint8_t *scratch);
 
 /* h[t][r] = silu(gate row r . x) * (up row r . x): f32[tokens, h_stride], x taken through x_index as in matmul. */
-int gated(int gate_format, int up_format, float *h, int h_stride, const uint8_t *gate, const uint8_t *up, const uint8_t *x, const int32_t *x_index,
+int gated(int gate_format, int up_format, int flags, float *h, int h_stride, const uint8_t *gate, const uint8_t *up, const uint8_t *x, const int32_t *x_index,
           int columns, int row_begin, int row_end, int tokens, uint8_t *scratch);
 
 /*

@@ -23,11 +23,21 @@ struct weights {
   size_t panel_bytes;
 };
 
-/* The activation records of one chunk of tokens as a format takes them. */
+/* The activation records of one chunk of tokens as a format takes them: q8 records, of which a q16 record is two. */
 struct chunk {
+  int digits; /* q8 records of a token, side by side */
   const uint8_t *records[CHUNK_TOKENS];
   uint8_t *scratch; /* what is left for the format */
 };
+
+/* Adds the results of each token's digits: f32[tokens, digits, width] becomes f32[tokens, width]. */
+static void add_digits(float *sums, int digits, int width, int tokens) {
+  if (digits == 1) return;
+  for (int t = 0; t < tokens; t++) {
+    const float *of_token = sums + Q16_DIGITS * width * t;
+    for (int i = 0; i < width; i += 4) wasm_v128_store(sums + width * t + i, wasm_f32x4_add(load(of_token + i), load(of_token + width + i)));
+  }
+}
 
 static int chunk_tokens(const struct format *format, size_t record_size) {
   const int is_wide = format->prepare_from == 1, is_slow = SUMS_IN_I32 && format->prepare;
@@ -35,13 +45,18 @@ static int chunk_tokens(const struct format *format, size_t record_size) {
   return is_small ? SMALL_CHUNK_TOKENS : CHUNK_TOKENS;
 }
 
-static void begin_chunk(struct chunk *chunk, const struct format *format, const uint8_t *x, size_t record_size, const int32_t *x_index, int first, int count,
-                        int columns, uint8_t *scratch) {
-  for (int t = 0; t < count; t++) chunk->records[t] = x + (size_t)(x_index ? x_index[first + t] : first + t) * record_size;
-  if (format->prepare && count >= format->prepare_from) {
+static void begin_chunk(struct chunk *chunk, const struct format *format, int digits, const uint8_t *x, size_t record_size, const int32_t *x_index,
+                        int first, int count, int columns, uint8_t *scratch) {
+  const int records = digits * count;
+  chunk->digits = digits;
+  for (int r = 0; r < records; r++) {
+    const int t = first + r / digits;
+    chunk->records[r] = x + ((size_t)(x_index ? x_index[t] : t) * (size_t)digits + (size_t)(r % digits)) * record_size;
+  }
+  if (format->prepare && records >= format->prepare_from) {
     const size_t size = (size_t)(columns / format->elements) * (size_t)format->prepared_bytes;
-    format->prepare(scratch, chunk->records, columns, count);
-    for (int t = 0; t < count; t++, scratch += size) chunk->records[t] = scratch;
+    format->prepare(scratch, chunk->records, columns, records);
+    for (int r = 0; r < records; r++, scratch += size) chunk->records[r] = scratch;
   }
   chunk->scratch = (uint8_t *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
 }
@@ -51,23 +66,39 @@ static const uint8_t *panel_at(const struct weights *weights, int row) {
 }
 
 static void dot(float *out, const struct weights *weights, int row, const struct chunk *chunk, int columns, int count) {
-  weights->format->dot(out, panel_at(weights, row), chunk->records, columns, count, chunk->scratch);
+  weights->format->dot(out, panel_at(weights, row), chunk->records, columns, count * chunk->digits, chunk->scratch);
+  add_digits(out, chunk->digits, PANEL_ROWS, count);
+}
+
+/* out: f32[STREAMS, 8] = the panels `at` times token t. A second digit finds them in the cache. */
+static void decode(float *out, const struct format *format, const uint8_t *const *at, const struct chunk *chunk, int columns, int t) {
+  const uint8_t *const *records = chunk->records + t * chunk->digits;
+  for (int d = 0; d < chunk->digits; d++) format->decode(out + d * STREAMS * PANEL_ROWS, at, records[d], columns, chunk->scratch);
+  add_digits(out, chunk->digits, STREAMS * PANEL_ROWS, 1);
 }
 
 /* out: f32[PAIR, CHUNK_TOKENS, 8] = the panels at row_a of a and at row_b of b, which have the same format. */
 static void dot_pair(float *out, const struct weights *a, int row_a, const struct weights *b, int row_b, const struct chunk *chunk, int columns,
                      int count) {
   const uint8_t *const panels[PAIR] = {panel_at(a, row_a), panel_at(b, row_b)};
-  if (a->format->dot_pair && count >= UNPACK_FROM_TOKENS) {
-    a->format->dot_pair(out, panels, chunk->records, columns, count, chunk->scratch);
+  const int records = count * chunk->digits;
+  if (a->format->dot_pair && records >= UNPACK_FROM_TOKENS) {
+    a->format->dot_pair(out, panels, chunk->records, columns, records, chunk->scratch);
   } else {
-    for (int p = 0; p < PAIR; p++) a->format->dot(out + p * PAIR_STRIDE, panels[p], chunk->records, columns, count, chunk->scratch);
+    for (int p = 0; p < PAIR; p++) a->format->dot(out + p * PAIR_STRIDE, panels[p], chunk->records, columns, records, chunk->scratch);
   }
+  for (int p = 0; p < PAIR; p++) add_digits(out + p * PAIR_STRIDE, chunk->digits, PANEL_ROWS, count);
 }
 
 /* Rows of each of `streams` equal shares of whole panels; what is left over is less than `streams` panels. */
 static int stream_rows(int row_begin, int row_end, int streams) {
   return (row_end - row_begin + PANEL_ROWS - 1) / PANEL_ROWS / streams * PANEL_ROWS;
+}
+
+/* How many digits the flags say that records have; 0 for flags beyond `known`, and for q16 of a format whose activations are not quantised. */
+static int digits_of(const struct format *format, int flags, int known) {
+  if ((flags & ~known) != 0) return 0;
+  return !(flags & MATMUL_Q16) ? 1 : format->activation == ACTIVATION_F32 ? 0 : Q16_DIGITS;
 }
 
 static int shape_is_valid(const struct format *format, int columns, int row_begin, int row_end, int tokens) {
@@ -114,24 +145,26 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
            const float *scale, const float *bias, int columns, int row_begin, int row_end, int tokens, uint8_t *scratch) {
   const struct format *format = format_by_id(id);
   if (!format) return STATUS_FORMAT;
-  if (!shape_is_valid(format, columns, row_begin, row_end, tokens) || (flags & ~MATMUL_ADD) != 0) return STATUS_SHAPE;
+  if (!shape_is_valid(format, columns, row_begin, row_end, tokens)) return STATUS_SHAPE;
+  const int digits = digits_of(format, flags, MATMUL_ADD | MATMUL_Q16);
+  if (digits == 0) return STATUS_SHAPE;
   const struct weights weights = {format, panels, panel_size(format, columns)};
   const struct output to = {y, y_stride, row_end, flags & MATMUL_ADD, y_index, scale, bias};
   const size_t record_size = (size_t)record_bytes(format->activation, columns);
   float *sums = (float *)scratch; /* f32[count, 8] or f32[STREAMS, 8] */
-  const int most = chunk_tokens(format, record_size);
+  const int most = chunk_tokens(format, record_size) / digits;
   for (int first = 0; first < tokens; first += most) {
     const int count = tokens - first < most ? tokens - first : most;
     struct chunk chunk;
-    begin_chunk(&chunk, format, x, record_size, x_index, first, count, columns, scratch + PAIR * RESULT_BYTES);
+    begin_chunk(&chunk, format, digits, x, record_size, x_index, first, count, columns, scratch + PAIR * RESULT_BYTES);
     int row = row_begin;
-    if (count <= STREAM_TOKENS) {
+    if (count * digits <= STREAM_TOKENS) {
       const int rows = stream_rows(row_begin, row_end, STREAMS);
       for (const int end = row_begin + rows; row < end; row += PANEL_ROWS) {
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(&weights, row + s * rows);
         for (int t = 0; t < count; t++) {
-          format->decode(sums, at, chunk.records[t], columns, chunk.scratch);
+          decode(sums, format, at, &chunk, columns, t);
           for (int s = 0; s < STREAMS; s++) store(&to, sums + PANEL_ROWS * s, row + s * rows, first + t);
         }
       }
@@ -158,34 +191,36 @@ static void store_gated(float *h, float *gate, const float *up, int rows) {
   if (to == gate) __builtin_memcpy(h, gate, (size_t)rows * sizeof(float));
 }
 
-int gated(int gate_id, int up_id, float *h, int h_stride, const uint8_t *gate, const uint8_t *up, const uint8_t *x, const int32_t *x_index, int columns,
-          int row_begin, int row_end, int tokens, uint8_t *scratch) {
+int gated(int gate_id, int up_id, int flags, float *h, int h_stride, const uint8_t *gate, const uint8_t *up, const uint8_t *x, const int32_t *x_index,
+          int columns, int row_begin, int row_end, int tokens, uint8_t *scratch) {
   const struct format *gate_format = format_by_id(gate_id), *up_format = format_by_id(up_id);
   if (!gate_format || !up_format || gate_format->activation != up_format->activation) return STATUS_FORMAT;
   if (!shape_is_valid(gate_format, columns, row_begin, row_end, tokens)) return STATUS_SHAPE;
   if (!shape_is_valid(up_format, columns, row_begin, row_end, tokens)) return STATUS_SHAPE;
+  const int digits = digits_of(gate_format, flags, MATMUL_Q16);
+  if (digits == 0) return STATUS_SHAPE;
   const struct weights gate_weights = {gate_format, gate, panel_size(gate_format, columns)};
   const struct weights up_weights = {up_format, up, panel_size(up_format, columns)};
   const size_t record_size = (size_t)record_bytes(gate_format->activation, columns);
   float *gates = (float *)scratch, *ups = (float *)(scratch + RESULT_BYTES); /* f32[count, 8] each */
   /* Two formats have room for their own prepared records when chunks are small. */
-  const int most = gate_format == up_format ? chunk_tokens(gate_format, record_size) : SMALL_CHUNK_TOKENS;
+  const int most = (gate_format == up_format ? chunk_tokens(gate_format, record_size) : SMALL_CHUNK_TOKENS) / digits;
   for (int first = 0; first < tokens; first += most) {
     const int count = tokens - first < most ? tokens - first : most;
     struct chunk gate_chunk, up_chunk;
-    begin_chunk(&gate_chunk, gate_format, x, record_size, x_index, first, count, columns, scratch + PAIR * RESULT_BYTES);
+    begin_chunk(&gate_chunk, gate_format, digits, x, record_size, x_index, first, count, columns, scratch + PAIR * RESULT_BYTES);
     if (gate_format != up_format) {
-      begin_chunk(&up_chunk, up_format, x, record_size, x_index, first, count, columns, gate_chunk.scratch);
+      begin_chunk(&up_chunk, up_format, digits, x, record_size, x_index, first, count, columns, gate_chunk.scratch);
       gate_chunk.scratch = up_chunk.scratch;
     }
     int row = row_begin;
-    if (count <= STREAM_TOKENS && gate_format == up_format) {
+    if (count * digits <= STREAM_TOKENS && gate_format == up_format) {
       const int rows = stream_rows(row_begin, row_end, STREAMS / 2);
       for (const int end = row_begin + rows; row < end; row += PANEL_ROWS) {
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(s % 2 ? &up_weights : &gate_weights, row + s / 2 * rows);
         for (int t = 0; t < count; t++) {
-          gate_format->decode(gates, at, gate_chunk.records[t], columns, gate_chunk.scratch);
+          decode(gates, gate_format, at, &gate_chunk, columns, t);
           for (int s = 0; s < STREAMS; s += 2) {
             const int to = row + s / 2 * rows;
             float *sums = gates + PANEL_ROWS * s;

@@ -141,7 +141,7 @@ struct bench {
     d_parts.allocate(attention_parts_floats(to));
     e.b.step.positions = d_positions.at, e.b.step.cache_rows = d_cache_rows.at, e.b.step.runs = d_runs.at, e.b.step.angles = d_angles.at;
     e.b.step.run_of_token = d_run_of_token.at, e.b.step.block_tables = d_tables.at;
-    e.b.qkv = d_qkv.at, e.b.attended.rows = d_out.at, e.b.parts = d_parts.at, e.b.parts_floats = attention_parts_floats(to);
+    e.b.qkv = d_qkv.at, e.b.attended.rows = d_out.at, e.b.attended.digits = 1, e.b.parts = d_parts.at, e.b.parts_floats = attention_parts_floats(to);
     e.step.token_count = tokens, e.step.run_count = (int)sequences.size(), e.step.most_keys = most_keys;
     if (shape.has_norms) layer.weights.q_norm = (uint64_t)d_q_norm.at, layer.weights.k_norm = (uint64_t)d_k_norm.at;
   }

@@ -81,7 +81,7 @@ struct decode_rig {
     s.ffn = DENSE, s.ffn_expert = WIDTH, s.experts = EXPERTS, s.experts_used = USED, s.device_experts = !hybrid;
     s.gating = GATING_SIGMOID, s.normalize_weights = 1, s.weights_scale = 1, s.epsilon = 1e-5f;
     s.ubatch = SEQUENCES, s.sequences = SEQUENCES, s.outputs = SEQUENCES, s.blocks_per_sequence = MOST_KEYS / KV_BLOCK_TOKENS;
-    s.kv_blocks = s.blocks_per_sequence * SEQUENCES, s.top = 0, s.deadline_ms = 5000;
+    s.kv_blocks = s.blocks_per_sequence * SEQUENCES, s.top = 0, s.digits = 1, s.deadline_ms = 5000;
     double frequencies[32];
     for (int i = 0; i < 32; i++) frequencies[i] = pow(1e6, -i / 32.0);
     NEED(tcu_open(0, &s, frequencies, &e));

@@ -71,15 +71,19 @@ static void quantize_reference(const float *x, int count, bool is_q8x256, int8_t
 
 /* Both quantised forms of y, which must be exactly those of its rows. */
 static void check_forms(const char *what, const activations &y, int forms, int tokens, int columns) {
-  const size_t elements = (size_t)tokens * (size_t)columns;
-  const std::vector<float> rows = host_copy(y.rows, elements);
+  const size_t elements = (size_t)tokens * (size_t)columns * (size_t)y.digits;
+  const std::vector<float> rows = host_copy(y.rows, (size_t)tokens * (size_t)columns);
   std::vector<int8_t> values(elements);
   std::vector<float> scales(elements / GROUP), sums(elements / GROUP);
   for (int form : {FORM_Q8X32, FORM_Q8X256}) {
     if (!(forms & form)) continue;
     for (int t = 0; t < tokens; t++) {
-      const size_t at = (size_t)t * (size_t)columns;
-      quantize_reference(&rows[at], columns, form == FORM_Q8X256, &values[at], &scales[at / GROUP], &sums[at / GROUP]);
+      std::vector<float> rest(&rows[(size_t)t * (size_t)columns], &rows[(size_t)t * (size_t)columns] + columns);
+      for (int d = 0; d < y.digits; d++) {
+        const size_t at = (size_t)(t * y.digits + d) * (size_t)columns;
+        quantize_reference(rest.data(), columns, form == FORM_Q8X256, &values[at], &scales[at / GROUP], &sums[at / GROUP]);
+        for (size_t i = 0; i < rest.size(); i++) rest[i] -= scales[(at + i) / GROUP] * (float)values[at + i];
+      }
     }
     const quantized &q = form == FORM_Q8X256 ? y.q8x256 : y.q8x32;
     const std::vector<int8_t> got = host_copy(q.values, elements);
@@ -89,7 +93,8 @@ static void check_forms(const char *what, const activations &y, int forms, int t
     while (s < scales.size() && got_scales[s] == scales[s]) s++;
     while (m < sums.size() && got_sums[m] == sums[m]) m++;
     char text[200];
-    snprintf(text, sizeof text, "%s q8x%d [%d x %d]: values (%zu), scales (%zu), sums (%zu)", what, form == FORM_Q8X256 ? 256 : 32, tokens, columns, v, s, m);
+    snprintf(text, sizeof text, "%s q%dx%d [%d x %d]: values (%zu), scales (%zu), sums (%zu)", what, 8 * y.digits, form == FORM_Q8X256 ? 256 : 32, tokens,
+             columns, v, s, m);
     expect(v == elements && s == scales.size() && m == sums.size(), text, v);
   }
 }
@@ -140,15 +145,15 @@ static void check_matvec(int format, int rows, int columns) {
   REQUIRE_OK(check_matrix(w.matrix, "check"));
   set_vectors(format, DECODE_TOKENS, columns);
   const int stride = rows + 5;
-  const std::vector<double> x = activation_values(e.b.normed, format, (size_t)DECODE_TOKENS * (size_t)columns);
+  const std::vector<double> x = activation_values(e.b.normed, format, (size_t)DECODE_TOKENS * (size_t)columns, columns);
   const std::vector<double> plain = product(w.weights.data(), x.data(), rows, columns, DECODE_TOKENS);
   const std::vector<float> bias = random_rows(1, rows);
   float *device_bias = device_copy(bias), *y = device_memory<float>((size_t)DECODE_TOKENS * (size_t)stride);
   std::vector<float> alone;
-  for (int tokens = 1; tokens <= DECODE_TOKENS; tokens++) {
+  for (int tokens = 1; suits_matvec(e, tokens); tokens++) {
     char text[160];
     std::vector<double> want(plain.begin(), plain.begin() + tokens * rows);
-    snprintf(text, sizeof text, "matvec %s [%d x %d], %d tokens", format_name(format), rows, columns, tokens);
+    snprintf(text, sizeof text, "matvec %s [%d x %d], %d tokens of %d digits", format_name(format), rows, columns, tokens, e.shape.digits);
     poison(y, (size_t)DECODE_TOKENS * (size_t)stride * 4);
     REQUIRE_OK(matmul(e, w.matrix, e.b.normed, y, stride, MATMUL_STORE, nullptr, tokens));
     const std::vector<float> stored = host_copy(y, (size_t)tokens * (size_t)stride);
@@ -174,16 +179,17 @@ static void check_gated(int format, int up_format, int rows, int columns) {
   tcu_ffn ffn = {gate.matrix, up.matrix, {}};
   /* where gate and up are computed apart, hidden has only the forms that `down` wants: rows for a float format */
   ffn.down.format = format == up_format ? FORMAT_Q8_0 : FORMAT_F32;
-  for (int tokens : {1, 3, 8}) {
+  for (int tokens : {1, 3, DECODE_TOKENS / e.shape.digits}) {
     set_vectors(format, tokens, columns);
-    const std::vector<double> x = activation_values(e.b.normed, format, (size_t)tokens * (size_t)columns);
+    const std::vector<double> x = activation_values(e.b.normed, format, (size_t)tokens * (size_t)columns, columns);
     std::vector<double> want = product(gate.weights.data(), x.data(), rows, columns, tokens);
     const std::vector<double> ups = product(up.weights.data(), x.data(), rows, columns, tokens);
     for (size_t i = 0; i < want.size(); i++) want[i] = silu(want[i]) * ups[i];
     poison(e.b.hidden, (size_t)tokens * (size_t)rows);
     REQUIRE_OK(gated(e, ffn, e.b.normed, tokens));
     char text[160];
-    snprintf(text, sizeof text, "gated %s, %s [%d x %d], %d tokens", format_name(format), format_name(up_format), rows, columns, tokens);
+    snprintf(text, sizeof text, "gated %s, %s [%d x %d], %d tokens of %d digits", format_name(format), format_name(up_format), rows, columns, tokens,
+             e.shape.digits);
     compare(text, host_copy(e.b.hidden.rows, want.size()), want, tokens, rows, rows, 1e-10);
     if (format == up_format) check_forms(text, e.b.hidden, FORM_Q8X32, tokens, rows);
   }
@@ -203,8 +209,8 @@ static void check_experts(int format, int up_format, int down_format, int hidden
   poison(e.b.routed, (size_t)tokens * (size_t)hidden * 4);
   REQUIRE_OK(matvec_experts(e, ffn, tokens));
 
-  const std::vector<double> x = activation_values(e.b.normed, format, (size_t)tokens * (size_t)hidden);
-  const std::vector<double> h = activation_values(e.b.hidden, down_format, (size_t)pairs * (size_t)width);
+  const std::vector<double> x = activation_values(e.b.normed, format, (size_t)tokens * (size_t)hidden, hidden);
+  const std::vector<double> h = activation_values(e.b.hidden, down_format, (size_t)pairs * (size_t)width, width);
   std::vector<double> want_hidden, want((size_t)tokens * (size_t)hidden);
   const size_t matrix = (size_t)width * (size_t)hidden;
   for (int p = 0; p < pairs; p++) {
@@ -216,8 +222,8 @@ static void check_experts(int format, int up_format, int down_format, int hidden
     for (size_t i = 0; i < out.size(); i++) want[t * (size_t)hidden + i] += (double)by[(size_t)p] * out[i];
   }
   char text[160];
-  snprintf(text, sizeof text, "experts %s, %s, %s hidden %d, width %d, %d tokens", format_name(format), format_name(up_format), format_name(down_format),
-           hidden, width, tokens);
+  snprintf(text, sizeof text, "experts %s, %s, %s hidden %d, width %d, %d tokens of %d digits", format_name(format), format_name(up_format),
+           format_name(down_format), hidden, width, tokens, e.shape.digits);
   compare(text, host_copy(e.b.routed, want.size()), want, tokens, hidden, hidden, 1e-10);
   if (format != up_format) return (void)(cudaFree(e.b.expert_ids), cudaFree(e.b.expert_weights));
   compare(strcat(text, ", inside"), host_copy(e.b.hidden.rows, want_hidden.size()), want_hidden, pairs, width, width, 1e-10);
@@ -235,8 +241,7 @@ static void check_format(int format) {
   for (int tokens : {1, 3, 8}) check_experts(format, format, format, 256, 256, tokens);
 }
 
-int main() {
-  make_engine(e, 12288, DECODE_TOKENS * 8);
+static void check_all() {
   for (int columns : {256, 1408, 4096, 10944, 12288}) check_quantize(columns);
 #define CHECK_FORMAT(name, ...) check_format(FORMAT_##name);
   WEIGHT_FORMATS(CHECK_FORMAT)
@@ -248,6 +253,14 @@ int main() {
   check_experts(FORMAT_Q4_0, FORMAT_Q4_0, FORMAT_Q4_0, 256, 64, 2);
   check_experts(FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q8_0, 512, 352, 2);
   check_experts(FORMAT_Q4_K, FORMAT_Q4_K, FORMAT_Q6_K, 512, 256, 2);
+}
+
+int main() {
+  make_engine(e, 12288, DECODE_TOKENS * 8);
+  for (int digits : {2, 1}) {
+    set_digits(e, digits);
+    check_all();
+  }
   printf("%d of %d cases wrong\n", failures, cases);
   fflush(stdout);
   if (failures) return 1;

@@ -39,14 +39,16 @@ template <typename T> std::vector<T> host_copy(const T *of, size_t count) {
   return to;
 }
 
+/* With room for two digits. */
 inline activations new_activations(size_t elements) {
   activations y;
   y.rows = device_memory<float>(elements);
   for (quantized *q : {&y.q8x32, &y.q8x256}) {
-    q->values = device_memory<int8_t>(elements);
-    q->scales = device_memory<float>(elements / GROUP);
-    q->sums = device_memory<float>(elements / GROUP);
+    q->values = device_memory<int8_t>(2 * elements);
+    q->scales = device_memory<float>(2 * elements / GROUP);
+    q->sums = device_memory<float>(2 * elements / GROUP);
   }
+  y.digits = 1;
   return y;
 }
 
@@ -55,9 +57,9 @@ inline void poison(void *p, size_t bytes) { REQUIRE(cudaMemset(p, 0xff, bytes));
 inline void poison(const activations &y, size_t elements) {
   poison(y.rows, elements * 4);
   for (const quantized *q : {&y.q8x32, &y.q8x256}) {
-    poison(q->values, elements);
-    poison(q->scales, elements / GROUP * 4);
-    poison(q->sums, elements / GROUP * 4);
+    poison(q->values, 2 * elements);
+    poison(q->scales, 2 * elements / GROUP * 4);
+    poison(q->sums, 2 * elements / GROUP * 4);
   }
 }
 
@@ -104,8 +106,8 @@ struct random_matrix {
   random_matrix(const random_matrix &) = delete;
 };
 
-/* The activations of a form as f64[elements]. */
-inline std::vector<double> activation_values(const activations &x, int format, size_t elements) {
+/* The activations of a form as f64[elements], which are whole rows of `columns`. */
+inline std::vector<double> activation_values(const activations &x, int format, size_t elements, int columns) {
   std::vector<double> to(elements);
   if (activation_of(format) == ACTIVATION_F32) {
     const std::vector<float> rows = host_copy(x.rows, elements);
@@ -113,11 +115,15 @@ inline std::vector<double> activation_values(const activations &x, int format, s
     return to;
   }
   const quantized &q = activation_of(format) == ACTIVATION_Q8X32 ? x.q8x32 : x.q8x256;
-  const std::vector<int8_t> values = host_copy(q.values, elements);
-  const std::vector<float> scales = host_copy(q.scales, elements / GROUP);
-  for (size_t i = 0; i < elements; i++) to[i] = (double)scales[i / GROUP] * values[i];
+  const size_t all = elements * (size_t)x.digits, row = (size_t)columns;
+  const std::vector<int8_t> values = host_copy(q.values, all);
+  const std::vector<float> scales = host_copy(q.scales, all / GROUP);
+  for (size_t i = 0; i < all; i++) to[i / row / (size_t)x.digits * row + i % row] += (double)scales[i / GROUP] * values[i];
   return to;
 }
+
+/* From now on activations have so many digits. */
+inline void set_digits(tcu_engine &e, int digits) { e.shape.digits = e.b.normed.digits = e.b.hidden.digits = digits; }
 
 inline double dot(const double *a, const double *b, int count) {
   double sum = 0;
@@ -136,6 +142,7 @@ inline void make_engine(tcu_engine &e, int columns, int pairs) {
   REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   e.starts_early = major >= 9; /* when the program was compiled for the device: see its header */
   e.shape.epsilon = 1e-5f;
+  e.shape.digits = 1;
   e.b.normed = new_activations((size_t)DECODE_TOKENS * (size_t)columns);
   e.b.hidden = new_activations((size_t)pairs * (size_t)columns);
   e.b.gated = device_memory<float>((size_t)pairs * 2 * (size_t)columns);

@@ -19,8 +19,8 @@ inline int8_t value_reference(float x, float inverse) {
   return isnan(scaled) ? 0 : (int8_t)fminf(fmaxf(scaled, -128), 127);
 }
 
-/* records: columns / 32 times i8[32], f32 scale, i32 sum. */
-inline void q8x32_reference(uint8_t *record, const float *x, int columns) {
+/* records: columns / 32 times i8[32], f32 scale, i32 sum. x becomes what they leave of it. */
+inline void q8x32_reference(uint8_t *record, float *x, int columns) {
   for (int i = 0; i < columns; i += 32, record += 40, x += 32) {
     const float most = largest_reference(x, 32), inverse = inverse_reference(most), scale = most / 127;
     int32_t sum = 0;
@@ -28,14 +28,15 @@ inline void q8x32_reference(uint8_t *record, const float *x, int columns) {
       const int8_t value = value_reference(x[k], inverse);
       record[k] = (uint8_t)value;
       sum += value;
+      x[k] -= scale * (float)value;
     }
     memcpy(record + 32, &scale, 4);
     memcpy(record + 36, &sum, 4);
   }
 }
 
-/* records: columns / 256 times i8[256], i16[16] sums, i16[16] factors, f32 scale, in the order that wasm/activations.h tells. */
-inline void q8x256_reference(uint8_t *record, const float *x, int columns) {
+/* records: columns / 256 times i8[256], i16[16] sums, i16[16] factors, f32 scale, in the order that wasm/activations.h tells. x becomes what they leave of it. */
+inline void q8x256_reference(uint8_t *record, float *x, int columns) {
   for (int i = 0; i < columns; i += 256, record += 324, x += 256) {
     const float most = largest_reference(x, 256), inverse = inverse_reference(most), scale = most / (127 * 8);
     int16_t sums[16], factors[16];
@@ -49,6 +50,7 @@ inline void q8x256_reference(uint8_t *record, const float *x, int columns) {
         const int8_t value = value_reference(x[begin + k], inverse * (8.0f / (float)factor));
         record[64 * chunk + 32 * (group >> 1 & 1) + k / 2 * 4 + 2 * (group & 1) + k % 2] = (uint8_t)value;
         sum += value;
+        x[begin + k] -= scale * (float)factor * (float)value;
       }
       sums[group] = (int16_t)(sum * factor);
       factors[group] = (int16_t)factor;

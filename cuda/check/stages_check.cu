@@ -12,13 +12,14 @@
 #include "routing_reference.h"
 #include "stages_rig.h"
 
-static const sizes TINY = {"tiny", 256, 8, 2, 1024, 64, GATING_SOFTMAX, FORMAT_Q4_0, FORMAT_F32};
-static const sizes NARROW = {"hidden 96", 96, 5, 3, 1000, 1, GATING_SIGMOID, FORMAT_F16, FORMAT_F32};
-static const sizes GLM = {"GLM's row", 4096, 128, 8, 1024, 8, GATING_SIGMOID, FORMAT_Q4_K, FORMAT_Q8_0};
-static const sizes NONE_TOLD = {"no best tokens", 256, 8, 2, 1000, 0, GATING_SOFTMAX, FORMAT_Q4_0, FORMAT_Q8_0};
-static const sizes WIDE = {"GLM's vocabulary", 256, 160, 8, 151552, 64, GATING_SOFTMAX, FORMAT_Q6_K, FORMAT_Q8_0};
-static const sizes FEW = {"7 tokens", 96, 5, 3, 7, 7, GATING_SIGMOID, FORMAT_Q8_0, FORMAT_F16};
-static const sizes HUGE = {"300,000 tokens", 96, 5, 3, 300000, 64, GATING_SIGMOID, FORMAT_Q8_0, FORMAT_Q8_0};
+static const sizes TINY = {"tiny", 256, 8, 2, 1024, 64, GATING_SOFTMAX, FORMAT_Q4_0, FORMAT_F32, 1};
+static const sizes FINE = {"GLM's row in q16", 4096, 128, 8, 1024, 8, GATING_SIGMOID, FORMAT_Q4_K, FORMAT_Q4_K, 2};
+static const sizes NARROW = {"hidden 96", 96, 5, 3, 1000, 1, GATING_SIGMOID, FORMAT_F16, FORMAT_F32, 1};
+static const sizes GLM = {"GLM's row", 4096, 128, 8, 1024, 8, GATING_SIGMOID, FORMAT_Q4_K, FORMAT_Q8_0, 1};
+static const sizes NONE_TOLD = {"no best tokens", 256, 8, 2, 1000, 0, GATING_SOFTMAX, FORMAT_Q4_0, FORMAT_Q8_0, 2};
+static const sizes WIDE = {"GLM's vocabulary", 256, 160, 8, 151552, 64, GATING_SOFTMAX, FORMAT_Q6_K, FORMAT_Q8_0, 1};
+static const sizes FEW = {"7 tokens", 96, 5, 3, 7, 7, GATING_SIGMOID, FORMAT_Q8_0, FORMAT_F16, 2};
+static const sizes HUGE = {"300,000 tokens", 96, 5, 3, 300000, 64, GATING_SIGMOID, FORMAT_Q8_0, FORMAT_Q8_0, 1};
 
 static void check_begin(rig &r, int tokens) {
   const auto angles = r.fetch<float>(r.e->b.step.angles, (size_t)tokens * 32);
@@ -98,7 +99,8 @@ static void check_router(rig &r, int tokens) {
   if (load_acquire(r.host.published) != before + 1) fail("published %d times", load_acquire(r.host.published) - before);
   check_choice(r, tokens, "router");
   const auto norm = r.fetch<float>((void *)r.layer.ffn_norm, hidden);
-  std::vector<uint8_t> small((size_t)tokens * hidden / 32 * 40), large((size_t)tokens * (hidden / 256) * 324);
+  const size_t digits = (size_t)r.z.digits;
+  std::vector<uint8_t> small((size_t)tokens * digits * hidden / 32 * 40), large((size_t)tokens * digits * (hidden / 256) * 324);
   for (int t = 0; t < tokens; t++) {
     const float *row = x.data() + (size_t)t * hidden, *normed = r.slot.normed + (size_t)t * hidden;
     double squares = 0;
@@ -107,8 +109,11 @@ static void check_router(rig &r, int tokens) {
     for (size_t i = 0; i < hidden; i++) {
       if (fabs(normed[i] - row[i] * factor * norm[i]) > 2e-6 * fabs(row[i] * factor * norm[i])) fail("normed: token %d column %zu", t, i);
     }
-    q8x32_reference(small.data() + (size_t)t * hidden / 32 * 40, normed, (int)hidden);
-    if (r.slot.q8x256) q8x256_reference(large.data() + (size_t)t * (hidden / 256) * 324, normed, (int)hidden);
+    std::vector<float> rest(normed, normed + hidden), rest_256 = rest;
+    for (size_t record = (size_t)t * digits; record < ((size_t)t + 1) * digits; record++) {
+      q8x32_reference(small.data() + record * hidden / 32 * 40, rest.data(), (int)hidden);
+      if (r.slot.q8x256) q8x256_reference(large.data() + record * (hidden / 256) * 324, rest_256.data(), (int)hidden);
+    }
   }
   same_bytes(r.slot.q8x32, small, "q8x32", 40);
   if (r.slot.q8x256) same_bytes(r.slot.q8x256, large, "q8x256", 324);
@@ -267,7 +272,7 @@ int main() {
   NEED(tcu_device_info(0, &device));
   printf("%s, compute capability %d.%d, driver %d\n", device.name, device.major, device.minor, device.driver);
   const double begin = seconds();
-  for (const sizes &z : {TINY, NARROW, GLM, NONE_TOLD, WIDE, FEW, HUGE}) check_stages(z);
+  for (const sizes &z : {TINY, FINE, NARROW, GLM, NONE_TOLD, WIDE, FEW, HUGE}) check_stages(z);
   time_best(WIDE);
   for (int tokens : {1, 4, 16}) check_handoffs(GLM, tokens);
   check_faults(TINY);

@@ -6,14 +6,15 @@
 
 struct sizes {
   const char *name;
-  int hidden, experts, used, vocabulary, top, gating, embedding_format, head_format;
+  int hidden, experts, used, vocabulary, top, gating, embedding_format, head_format, digits;
 };
 
 static tcu_shape shape_of(const sizes &z, int deadline_ms) {
   tcu_shape s = {};
   s.hidden = z.hidden, s.heads = 4, s.kv_heads = 2, s.head_dim = 64, s.rotary = 32, s.vocabulary = z.vocabulary, s.layers = 1;
   s.experts = z.experts, s.experts_used = z.used, s.gating = z.gating, s.normalize_weights = 1, s.weights_scale = 1.5f, s.epsilon = 1e-5f;
-  s.ubatch = 16, s.sequences = 4, s.outputs = 4, s.kv_blocks = 16, s.blocks_per_sequence = 8, s.top = z.top, s.deadline_ms = deadline_ms;
+  s.ubatch = 16, s.sequences = 4, s.outputs = 4, s.kv_blocks = 16, s.blocks_per_sequence = 8, s.top = z.top;
+  s.digits = z.digits, s.deadline_ms = deadline_ms;
   return s;
 }
 
@@ -89,8 +90,8 @@ struct rig {
   void bind() {
     const size_t tokens = 16, hidden = (size_t)z.hidden;
     slot.normed = take<float>(tokens * hidden);
-    slot.q8x32 = take<uint8_t>(tokens * hidden / 32 * 40);
-    if (z.hidden % 256 == 0) slot.q8x256 = take<uint8_t>(tokens * hidden / 256 * 324);
+    slot.q8x32 = take<uint8_t>(tokens * (size_t)z.digits * hidden / 32 * 40);
+    if (z.hidden % 256 == 0) slot.q8x256 = take<uint8_t>(tokens * (size_t)z.digits * hidden / 256 * 324);
     slot.expert_ids = take<int32_t>(tokens * (size_t)z.used), slot.expert_weights = take<float>(tokens * (size_t)z.used);
     slot.routed = routed = take<float>(tokens * hidden);
     slot.entry = 7;

@@ -80,26 +80,28 @@ struct matrix_under_check {
   }
 };
 
-/* Random activations x[tokens, columns] in all forms; the three forms are different numbers. */
+/* Random activations x[tokens, columns] in all forms, which are different numbers; the second digit of quantised ones is 254 times as small. */
 struct rows_under_check {
-  int tokens, columns;
+  int tokens, columns, digits;
   std::vector<float> rows, scales[2], sums[2]; /* [0]: q8x32, [1]: q8x256 */
   std::vector<int8_t> values[2];
   on_device<float> device_rows, device_scales[2], device_sums[2];
   on_device<int8_t> device_values[2];
-  rows_under_check(int tokens, int columns)
-      : tokens(tokens), columns(columns), device_rows(size()), device_scales{on_device<float>(size() / GROUP), on_device<float>(size() / GROUP)},
-        device_sums{on_device<float>(size() / GROUP), on_device<float>(size() / GROUP)},
-        device_values{on_device<int8_t>(size()), on_device<int8_t>(size())} {}
-  rows_under_check(int tokens, int columns, random_source &random) : rows_under_check(tokens, columns) {
+  rows_under_check(int tokens, int columns, int digits)
+      : tokens(tokens), columns(columns), digits(digits), device_rows(size()),
+        device_scales{on_device<float>(all() / GROUP), on_device<float>(all() / GROUP)},
+        device_sums{on_device<float>(all() / GROUP), on_device<float>(all() / GROUP)},
+        device_values{on_device<int8_t>(all()), on_device<int8_t>(all())} {}
+  rows_under_check(int tokens, int columns, int digits, random_source &random) : rows_under_check(tokens, columns, digits) {
     rows.resize(size());
     for (float &x : rows) x = random.normal();
     for (int form = 0; form < 2; form++) {
-      values[form].resize(size()), scales[form].resize(size() / GROUP), sums[form].resize(size() / GROUP);
+      values[form].resize(all()), scales[form].resize(all() / GROUP), sums[form].resize(all() / GROUP);
       for (int8_t &value : values[form]) value = (int8_t)((int)(random.bits() % 255) - 127);
       for (size_t g = 0; g < scales[form].size(); g++) {
         /* q8x32: one scale for two groups; q8x256: one of eight multiples for each */
-        const float scale = (0.5f + random.uniform()) / 127;
+        const bool second = g * GROUP / (size_t)columns % (size_t)digits == 1;
+        const float scale = (0.5f + random.uniform()) / 127 / (second ? 254.0f : 1.0f);
         scales[form][g] = form == 0 ? (g % 2 ? scales[form][g - 1] : scale) : scale / 8 * (float)(1 + random.bits() % 8);
         int sum = 0;
         for (int i = 0; i < GROUP; i++) sum += values[form][g * GROUP + (size_t)i];
@@ -110,10 +112,12 @@ struct rows_under_check {
     device_rows.put(rows);
   }
   size_t size() const { return (size_t)tokens * (size_t)columns; }
+  size_t all() const { return size() * (size_t)digits; }
   activations device() const {
     return {device_rows.data,
             {device_values[0].data, device_scales[0].data, device_sums[0].data},
-            {device_values[1].data, device_scales[1].data, device_sums[1].data}};
+            {device_values[1].data, device_scales[1].data, device_sums[1].data},
+            digits};
   }
   /* Takes over what the device has of the form that weights of this activation want. */
   void read_back(int activation) {
@@ -125,8 +129,13 @@ struct rows_under_check {
     }
   }
   double value(int activation, size_t t, int column) const {
-    const size_t at = t * (size_t)columns + (size_t)column;
-    return activation == ACTIVATION_F32 ? (double)rows[at] : (double)scales[activation - 1][at / GROUP] * values[activation - 1][at];
+    if (activation == ACTIVATION_F32) return (double)rows[t * (size_t)columns + (size_t)column];
+    double sum = 0;
+    for (size_t vector = t * (size_t)digits; vector < (t + 1) * (size_t)digits; vector++) {
+      const size_t at = vector * (size_t)columns + (size_t)column;
+      sum += (double)scales[activation - 1][at / GROUP] * values[activation - 1][at];
+    }
+    return sum;
   }
 };
 

@@ -89,8 +89,8 @@ static int check_slot(const tcu_engine &e, const tcu_slot &slot) {
   if (!slot.expert_ids || !slot.expert_weights || !slot.routed) return failed(TCU_ARGUMENT, "slot: a null pointer");
   if (slot.q8x256 && e.shape.hidden % 256 != 0) return failed(TCU_SHAPE, "slot: q8x256 records of %d columns", e.shape.hidden);
   CHECK(check_registered(e, slot.normed, rows, "slot, normed"));
-  CHECK(check_registered(e, slot.q8x32, tokens * record_bytes(FORM_Q8X32, e.shape.hidden), "slot, q8x32"));
-  CHECK(check_registered(e, slot.q8x256, tokens * record_bytes(FORM_Q8X256, e.shape.hidden), "slot, q8x256"));
+  CHECK(check_registered(e, slot.q8x32, tokens * record_bytes(FORM_Q8X32, e.shape.hidden, e.shape.digits), "slot, q8x32"));
+  CHECK(check_registered(e, slot.q8x256, tokens * record_bytes(FORM_Q8X256, e.shape.hidden, e.shape.digits), "slot, q8x256"));
   CHECK(check_registered(e, slot.expert_ids, pairs, "slot, expert_ids"));
   CHECK(check_registered(e, slot.expert_weights, pairs, "slot, expert_weights"));
   return check_registered(e, slot.routed, rows, "slot, routed");

@@ -114,7 +114,6 @@ void make_forms(const activations &y, int forms, int columns, int tokens);
 /* y.rows = x / rms(x) * weight, and its forms. */
 void norm_row(float *y, const float *x, const float *weight, int columns, float epsilon);
 void norm_rows(const activations &y, int forms, const float *x, const float *weight, int columns, int tokens, float epsilon);
-/* Records of wasm/activations.h from x: f32[columns]. */
-void write_q8x32(uint8_t *record, const float *x, int columns);
-void write_q8x256(uint8_t *record, const float *x, int columns);
-uint64_t record_bytes(int form, int columns);
+/* A record of wasm/activations.h from x: f32[columns], and its bytes; of `digits` digits. */
+void write_record(uint8_t *record, int form, const float *x, int columns, int digits);
+uint64_t record_bytes(int form, int columns, int digits);

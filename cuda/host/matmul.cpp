@@ -80,7 +80,9 @@ template <typename F, int ACTIVATION> struct product {
   float with(int64_t t) const {
     const quantized &q = ACTIVATION == ACTIVATION_Q8X32 ? x.q8x32 : x.q8x256;
     const int64_t groups = columns / GROUP;
-    return dot(row, q.values + t * columns, q.scales + t * groups, q.sums + t * groups, columns);
+    float sum = 0;
+    for (int64_t r = t * x.digits; r < (t + 1) * x.digits; r++) sum += dot(row, q.values + r * columns, q.scales + r * groups, q.sums + r * groups, columns);
+    return sum;
   }
 };
 

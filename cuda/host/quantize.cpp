@@ -42,7 +42,12 @@ static float quantize_256(int8_t *values, int *factors, int *sums, const float *
   return most / (127 * MAX_FACTOR);
 }
 
-static void make_q8x32(const quantized &y, size_t at, const float *x, int columns) {
+/* x: f32[count] becomes what values of a scale leave of it, for the next digit. */
+static void keep_rest(float *x, const int8_t *values, float scale, int count) {
+  for (int i = 0; i < count; i++) x[i] -= scale * (float)values[i];
+}
+
+static void make_q8x32(const quantized &y, size_t at, float *x, int columns) {
   for (int i = 0; i < columns; i += 32) {
     const float most = largest(x + i, 32), inverse = inverse_scale(most);
     for (int k = i; k < i + 32; k += GROUP) {
@@ -50,11 +55,12 @@ static void make_q8x32(const quantized &y, size_t at, const float *x, int column
       const int sum = quantize(y.values + at + k, x + k, GROUP, inverse);
       y.scales[group] = most / 127;
       y.sums[group] = y.scales[group] * (float)sum;
+      keep_rest(x + k, y.values + at + k, y.scales[group], GROUP);
     }
   }
 }
 
-static void make_q8x256(const quantized &y, size_t at, const float *x, int columns) {
+static void make_q8x256(const quantized &y, size_t at, float *x, int columns) {
   for (int i = 0; i < columns; i += 256) {
     int factors[16], sums[16];
     const float scale = quantize_256(y.values + at + i, factors, sums, x + i);
@@ -62,15 +68,22 @@ static void make_q8x256(const quantized &y, size_t at, const float *x, int colum
       const size_t group = (at + (size_t)i) / GROUP + (size_t)g;
       y.scales[group] = scale * (float)factors[g];
       y.sums[group] = y.scales[group] * (float)sums[g];
+      keep_rest(x + i + g * GROUP, y.values + at + i + g * GROUP, y.scales[group], GROUP);
     }
   }
 }
 
 void make_forms(const activations &y, int forms, int columns, int tokens) {
-  for (int t = 0; t < tokens; t++) {
-    const size_t at = (size_t)t * (size_t)columns;
-    if (forms & FORM_Q8X32) make_q8x32(y.q8x32, at, y.rows + at, columns);
-    if (forms & FORM_Q8X256) make_q8x256(y.q8x256, at, y.rows + at, columns);
+  for (const int form : {FORM_Q8X32, FORM_Q8X256}) {
+    for (int t = 0; t < ((forms & form) ? tokens : 0); t++) {
+      const float *row = y.rows + (size_t)t * (size_t)columns;
+      std::vector<float> rest(row, row + columns);
+      for (int d = 0; d < y.digits; d++) {
+        const size_t at = (size_t)(t * y.digits + d) * (size_t)columns;
+        if (form == FORM_Q8X32) make_q8x32(y.q8x32, at, rest.data(), columns);
+        else make_q8x256(y.q8x256, at, rest.data(), columns);
+      }
+    }
   }
 }
 
@@ -89,17 +102,17 @@ void norm_rows(const activations &y, int forms, const float *x, const float *wei
   make_forms(y, forms, columns, tokens);
 }
 
-uint64_t record_bytes(int form, int columns) {
+uint64_t record_bytes(int form, int columns, int digits) {
   if (form == FORM_ROWS) return (uint64_t)columns * 4;
-  return form == FORM_Q8X32 ? (uint64_t)columns / 32 * sizeof(activation_q8x32) : (uint64_t)columns / 256 * sizeof(activation_q8x256);
+  return (uint64_t)digits * (form == FORM_Q8X32 ? (uint64_t)columns / 32 * sizeof(activation_q8x32) : (uint64_t)columns / 256 * sizeof(activation_q8x256));
 }
 
-void write_q8x32(uint8_t *record, const float *x, int columns) {
-  activation_q8x32 *block = (activation_q8x32 *)record;
+static void write_q8x32(activation_q8x32 *block, float *x, int columns) {
   for (int i = 0; i < columns; i += 32, block++) {
     const float most = largest(x + i, 32);
     block->sum = quantize(block->values, x + i, 32, inverse_scale(most));
     block->scale = most / 127;
+    keep_rest(x + i, block->values, block->scale, 32);
   }
 }
 
@@ -110,8 +123,7 @@ static int place_of(int column) {
 }
 static int place_of_group(int group) { return group / 4 * 4 + group % 2 * 2 + group % 4 / 2; }
 
-void write_q8x256(uint8_t *record, const float *x, int columns) {
-  activation_q8x256 *block = (activation_q8x256 *)record;
+static void write_q8x256(activation_q8x256 *block, float *x, int columns) {
   for (int i = 0; i < columns; i += 256, block++) {
     int8_t values[256];
     int factors[16], sums[16];
@@ -120,6 +132,15 @@ void write_q8x256(uint8_t *record, const float *x, int columns) {
     for (int g = 0; g < 16; g++) {
       block->factors[place_of_group(g)] = (int16_t)factors[g];
       block->sums[place_of_group(g)] = (int16_t)(sums[g] * factors[g]);
+      keep_rest(x + i + g * GROUP, values + g * GROUP, block->scale * (float)factors[g], GROUP);
     }
+  }
+}
+
+void write_record(uint8_t *record, int form, const float *x, int columns, int digits) {
+  std::vector<float> rest(x, x + columns);
+  for (int d = 0; d < digits; d++, record += record_bytes(form, columns, 1)) {
+    if (form == FORM_Q8X32) write_q8x32((activation_q8x32 *)record, rest.data(), columns);
+    else write_q8x256((activation_q8x256 *)record, rest.data(), columns);
   }
 }

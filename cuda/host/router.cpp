@@ -40,13 +40,13 @@ static void choose(int32_t *ids, float *weights, const float *gates, const float
 }
 
 static void fill_slot(const tcu_engine &e, const tcu_slot &slot, int tokens) {
-  const int hidden = e.shape.hidden;
+  const int hidden = e.shape.hidden, digits = e.shape.digits;
   const size_t pairs = (size_t)tokens * (size_t)e.shape.experts_used;
   for (int t = 0; t < tokens; t++) {
     const float *row = e.b.normed.rows + (size_t)t * (size_t)hidden;
     if (slot.normed) memcpy(slot.normed + (size_t)t * (size_t)hidden, row, (size_t)hidden * sizeof(float));
-    if (slot.q8x32) write_q8x32(slot.q8x32 + (size_t)t * record_bytes(FORM_Q8X32, hidden), row, hidden);
-    if (slot.q8x256) write_q8x256(slot.q8x256 + (size_t)t * record_bytes(FORM_Q8X256, hidden), row, hidden);
+    if (slot.q8x32) write_record(slot.q8x32 + (size_t)t * record_bytes(FORM_Q8X32, hidden, digits), FORM_Q8X32, row, hidden, digits);
+    if (slot.q8x256) write_record(slot.q8x256 + (size_t)t * record_bytes(FORM_Q8X256, hidden, digits), FORM_Q8X256, row, hidden, digits);
   }
   memcpy(slot.expert_ids, e.b.expert_ids, pairs * sizeof(int32_t));
   memcpy(slot.expert_weights, e.b.expert_weights, pairs * sizeof(float));

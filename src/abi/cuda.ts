@@ -4,7 +4,7 @@
  */
 
 /** The version of the boundary that `tcu_abi_version` must answer. */
-export const CUDA_ABI_VERSION = 2
+export const CUDA_ABI_VERSION = 3
 
 /** The most that `top` of a shape may be. */
 export const CUDA_MOST_TOP = 64
@@ -72,6 +72,7 @@ export const CUDA_STRUCTS = {
     ['kvBlocks', 'i32'],
     ['blocksPerSequence', 'i32'],
     ['top', 'i32'],
+    ['digits', 'i32'],
     ['deadlineMs', 'i32'],
   ],
   matrix: [

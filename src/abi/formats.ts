@@ -13,10 +13,23 @@ export const ACTIVATION = {
   q8x32: 1,
   /** i8 with one f32 scale per 256 values. */
   q8x256: 2,
+  /** Two q8x32, the second of what the first leaves: their sum has 16 bits. */
+  q16x32: 3,
+  /** Two q8x256. */
+  q16x256: 4,
 } as const
 
 /** The name of an activation format. */
 export type Activation = keyof typeof ACTIVATION
+
+/** The activation formats that have records; f32 rows are used as they are. */
+export type RecordFormat = 'q8x32' | 'q8x256' | 'q16x32' | 'q16x256'
+
+/** How finely activations are quantised before they meet quantised weights: to 8 bits, or to twice 8. */
+export type ActivationPrecision = 'q8' | 'q16'
+
+/** All of them. */
+export const ACTIVATION_PRECISIONS: readonly ActivationPrecision[] = ['q8', 'q16']
 
 /** One row of the format table. */
 export interface Format {
@@ -29,11 +42,18 @@ export interface Format {
   readonly blockBytes: number
   /** Bytes of one block of columns for 8 interleaved rows, scales included. */
   readonly panelBytes: number
-  /** What the kernel wants the activations to be. */
-  readonly activation: Activation
+  /** What the kernel wants the activations to be; at precision q16 see `activationOf`. */
+  readonly activation: 'f32' | 'q8x32' | 'q8x256'
 }
 
-const row = (name: string, id: number, blockElements: number, blockBytes: number, panelBytes: number, activation: Activation): Format => ({
+const row = (
+  name: string,
+  id: number,
+  blockElements: number,
+  blockBytes: number,
+  panelBytes: number,
+  activation: Format['activation'],
+): Format => ({
   name,
   id,
   blockElements,
@@ -107,7 +127,14 @@ export function packedBytes(format: Format, rows: number, columns: number): numb
   return Math.ceil(rows / PANEL_ROWS) * (columns / format.blockElements) * format.panelBytes
 }
 
-const ACTIVATION_ORDER: readonly Activation[] = ['f32', 'q8x32', 'q8x256']
+const FINER = { f32: 'f32', q8x32: 'q16x32', q8x256: 'q16x256' } as const
+
+/** What a weight format's kernel wants the activations to be at a precision. */
+export function activationOf({ activation }: Format, precision: ActivationPrecision): Activation {
+  return precision === 'q16' ? FINER[activation] : activation
+}
+
+const ACTIVATION_ORDER = Object.keys(ACTIVATION) as readonly Activation[]
 
 /** Activation formats that some matrices read, without repeats, in a fixed order. */
 export function activationsOf(matrices: readonly { readonly activation: Activation }[]): Activation[] {

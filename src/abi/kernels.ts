@@ -13,8 +13,8 @@ export const ATTENTION_CHUNK_TOKENS = 256
 /** Queries (heads of tokens) that `attend` takes through the keys together: as many tokens as that is, but at least one. */
 export const ATTENTION_TILE_QUERIES = 128
 
-/** `matmul`: overwrite the output, or add to it. */
-export const MATMUL = { store: 0, add: 1 } as const
+/** `matmul`: overwrite the output, or add to it; there and in `gated`: the records are q16. */
+export const MATMUL = { store: 0, add: 1, q16: 2 } as const
 
 /** `route`: gating functions as GGUF numbers them. */
 export const GATING = { softmax: 1, sigmoid: 2 } as const
@@ -47,6 +47,7 @@ export interface KernelExports {
   gated(
     gateFormat: number,
     upFormat: number,
+    flags: number,
     h: number,
     hStride: number,
     gate: number,
@@ -146,6 +147,8 @@ const RECORD_BLOCK: Readonly<Record<Activation, { readonly values: number; reado
   f32: { values: 1, bytes: 4 },
   q8x32: { values: 32, bytes: 40 },
   q8x256: { values: 256, bytes: 324 },
+  q16x32: { values: 32, bytes: 80 },
+  q16x256: { values: 256, bytes: 648 },
 }
 
 /** Bytes of one activation record of `columns` values, which are whole blocks. */
@@ -153,6 +156,9 @@ export function recordBytes(activation: Activation, columns: number): number {
   const { values, bytes } = RECORD_BLOCK[activation]
   return (columns / values) * bytes
 }
+
+/** What `matmul` and `gated` are told of an activation format. */
+export const productFlags = (activation: Activation): number => (activation === 'q16x32' || activation === 'q16x256' ? MATMUL.q16 : 0)
 
 /** Bytes of what `attend_part` leaves of one chunk, all heads. */
 export function attentionPartBytes(heads: number, headDim: number): number {

@@ -2,6 +2,7 @@
 import { createWriteStream } from 'node:fs'
 import { pipeline } from 'node:stream/promises'
 import { type Command, Option } from 'commander'
+import { ACTIVATION_PRECISIONS, type ActivationPrecision } from '../abi/formats.ts'
 import type { Engine } from '../engine/engine.ts'
 import { loadModel, type LoadOptions, planModel } from '../engine/load-model.ts'
 import { TandemError } from '../errors.ts'
@@ -16,6 +17,7 @@ export interface EngineFlags {
   readonly threads?: number
   readonly context?: number
   readonly ubatch?: number
+  readonly activations?: ActivationPrecision
   readonly kvTokens?: number
   readonly arenaBytes?: number
   readonly gpuLayers?: number
@@ -48,6 +50,12 @@ export function addEngineOptions(command: Command): Command {
     .option('--threads <n>', 'worker threads (default: one per physical core)', whole(1))
     .option('-c, --context <tokens>', "longest sequence (default: the model's, at most 4096)", whole(1))
     .option('--ubatch <tokens>', 'tokens that go through a step together (default: at most 512)', whole(1))
+    .addOption(
+      new Option(
+        '--activations <precision>',
+        'what activations are rounded to where weights are quantised: q16 is nearly exact, and slower (default: q8)',
+      ).choices(ACTIVATION_PRECISIONS),
+    )
     .option('--gpu-layers <n>', 'experts of the last N layers on the GPU, beside the rest of the model (hybrid; default: 0)', whole(0))
     .option(
       '--gpu-memory <bytes>',
@@ -73,12 +81,13 @@ export function modelPath(model: string | undefined): string {
 
 /** Options for the engine, of one sequence. */
 export function loadOptions({ context: contextTokens, ...flags }: EngineFlags, io: Io): LoadOptions {
-  const { threads, ubatch, kvTokens, arenaBytes, gpuLayers, gpuMemory, override, overlap, profile, trace } = flags
+  const { threads, ubatch, activations, kvTokens, arenaBytes, gpuLayers, gpuMemory, override, overlap, profile, trace } = flags
   return {
     pipeline: flags.pipeline,
     threads,
     contextTokens,
     ubatch,
+    activations,
     kvTokens,
     arenaBytes,
     gpuExpertLayers: gpuLayers,

@@ -1,5 +1,5 @@
 /** From a plan to the structs of the boundary. Pure. */
-import { type Activation, FORMATS } from '../abi/formats.ts'
+import { type Activation, FORMATS, type RecordFormat } from '../abi/formats.ts'
 import type { CudaProgram } from '../pipeline/program.ts'
 import type { ArenaLayout, CudaPlan, DeviceFeedForward, DeviceLayer, DeviceMatrix, DeviceVector, Handoff } from '../placement/types.ts'
 import type { CudaStruct } from './library.ts'
@@ -73,10 +73,11 @@ export function modelStruct({ embedding, outputNorm, head }: CudaPlan, regions: 
 /** Where a layer meets the pool. `base`: address of the hand-off's arena; `isHeld`: whether it may be changed before the pool is told. */
 export function slotStruct({ entry, activations }: Handoff, at: ArenaLayout, base: number, isHeld: boolean): CudaStruct<'slot'> {
   const wanted = (activation: Activation, offset: number): number | null => (activations.includes(activation) ? base + offset : null)
+  const records = (q8: RecordFormat, q16: RecordFormat): number | null => wanted(q8, at.records[q8]) ?? wanted(q16, at.records[q16])
   return {
     normed: wanted('f32', at.normed),
-    q8x32: wanted('q8x32', at.records.q8x32),
-    q8x256: wanted('q8x256', at.records.q8x256),
+    q8x32: records('q8x32', 'q16x32'),
+    q8x256: records('q8x256', 'q16x256'),
     expertIds: base + at.expertIds,
     expertWeights: base + at.expertWeights,
     routed: base + at.routed,

@@ -1,6 +1,6 @@
 /** Compiles the pool's part of a plan into its program. Pure. */
-import { activationsOf, FORMATS } from '../abi/formats.ts'
-import { recordBytes } from '../abi/kernels.ts'
+import { activationOf, type ActivationPrecision, activationsOf, FORMATS } from '../abi/formats.ts'
+import { productFlags, recordBytes } from '../abi/kernels.ts'
 import { TandemError } from '../errors.ts'
 import type { Hyperparameters, Model } from '../model/types.ts'
 import type {
@@ -15,11 +15,13 @@ import type {
 } from '../placement/types.ts'
 import type { FeedForwardCall, MatrixCall, ProgramEntry, StageCall, TransferBuffer } from './program.ts'
 
-function matrixCall(placed: PlacedMatrix): MatrixCall {
+function matrixCall(placed: PlacedMatrix, precision: ActivationPrecision): MatrixCall {
   const format = FORMATS[placed.matrix.tensor.format]
+  const activation = activationOf(format, precision)
   return {
     format: format.id,
-    activation: format.activation,
+    activation,
+    flags: productFlags(activation),
     offset: placed.offset,
     rows: placed.matrix.rows,
     columns: placed.matrix.columns,
@@ -27,8 +29,8 @@ function matrixCall(placed: PlacedMatrix): MatrixCall {
   }
 }
 
-function ffnCall(ffn: PlacedFeedForward): FeedForwardCall {
-  const [gate, up, down] = [matrixCall(ffn.gate), matrixCall(ffn.up), matrixCall(ffn.down)]
+function ffnCall(ffn: PlacedFeedForward, precision: ActivationPrecision): FeedForwardCall {
+  const [gate, up, down] = [matrixCall(ffn.gate, precision), matrixCall(ffn.up, precision), matrixCall(ffn.down, precision)]
   if (gate.activation !== up.activation) {
     const names = [ffn.gate, ffn.up].map(({ matrix }) => `${matrix.tensor.name} (${matrix.tensor.format})`)
     throw new TandemError('ERR_FORMAT_UNSUPPORTED', `${names.join(' and ')} cannot share one input: both must be of one family of formats`)
@@ -44,10 +46,12 @@ class Calls {
   readonly list: StageCall[] = []
   readonly #arena: ArenaLayout
   readonly #hyper: Hyperparameters
+  readonly #precision: ActivationPrecision
 
-  constructor(arena: ArenaLayout, hyper: Hyperparameters) {
+  constructor(arena: ArenaLayout, hyper: Hyperparameters, precision: ActivationPrecision) {
     this.#arena = arena
     this.#hyper = hyper
+    this.#precision = precision
   }
 
   push(call: StageCall): void {
@@ -67,7 +71,7 @@ class Calls {
   routedExperts({ layer, routed }: PlacedExperts, home: number): void {
     let at = home
     for (const [index, group] of routed.entries()) {
-      const weights = ffnCall(group)
+      const weights = ffnCall(group, this.#precision)
       const { arena, expertBegin, expertEnd } = group.gate
       this.#transfer(at, arena, this.#expertInputs(weights, index > 0))
       at = arena
@@ -97,16 +101,17 @@ class Calls {
   }
 }
 
-function attentionCall({ arena, layer, attention, keyCache, valueCache }: PlacedLayer, selects: boolean): StageCall {
+function attentionCall(placed: PlacedLayer, precision: ActivationPrecision, selects: boolean): StageCall {
+  const { arena, layer, attention, keyCache, valueCache } = placed
   return {
     stage: 'attention',
     arena,
     layer,
     norm: attention.norm.offset,
-    q: matrixCall(attention.q),
-    k: matrixCall(attention.k),
-    v: matrixCall(attention.v),
-    output: matrixCall(attention.output),
+    q: matrixCall(attention.q, precision),
+    k: matrixCall(attention.k, precision),
+    v: matrixCall(attention.v, precision),
+    output: matrixCall(attention.output, precision),
     qBias: vectorOffset(attention.qBias),
     kBias: vectorOffset(attention.kBias),
     vBias: vectorOffset(attention.vBias),
@@ -118,16 +123,16 @@ function attentionCall({ arena, layer, attention, keyCache, valueCache }: Placed
   }
 }
 
-function pushFeedForward(calls: Calls, placed: PlacedLayer): void {
+function pushFeedForward(calls: Calls, placed: PlacedLayer, precision: ActivationPrecision): void {
   const { arena, layer, dense, router, shared, routed } = placed
   const norm = placed.ffnNorm.offset
-  if (dense) calls.push({ stage: 'denseFfn', arena, layer, norm, weights: ffnCall(dense) })
+  if (dense) calls.push({ stage: 'denseFfn', arena, layer, norm, weights: ffnCall(dense, precision) })
   if (!router) return
-  const inputs = [...(shared ? [shared] : []), ...routed].map(ffnCall).flatMap((ffn) => [ffn.gate, ffn.up])
-  const gate = matrixCall(router.gate)
+  const inputs = [...(shared ? [shared] : []), ...routed].map((ffn) => ffnCall(ffn, precision)).flatMap(({ gate, up }) => [gate, up])
+  const gate = matrixCall(router.gate, precision)
   const selectionBias = vectorOffset(router.selectionBias)
   calls.push({ stage: 'router', arena, layer, norm, gate, selectionBias, records: activationsOf(inputs) })
-  if (shared) calls.push({ stage: 'sharedExperts', arena, layer, weights: ffnCall(shared) })
+  if (shared) calls.push({ stage: 'sharedExperts', arena, layer, weights: ffnCall(shared, precision) })
   calls.routedExperts(placed, arena)
   calls.push({ stage: 'combine', arena, layer, hasShared: shared !== undefined })
 }
@@ -139,26 +144,31 @@ function pushFeedForward(calls: Calls, placed: PlacedLayer): void {
 export function modelCalls(
   { hyper }: Model,
   { arena, embedding, layers, head, outputNorm }: WasmModelPlan,
+  precision: ActivationPrecision,
   keepsRows: boolean,
 ): StageCall[] {
-  const calls = new Calls(arena, hyper)
-  calls.push({ stage: 'embed', arena: embedding.arena, weights: matrixCall(embedding) })
+  const calls = new Calls(arena, hyper, precision)
+  calls.push({ stage: 'embed', arena: embedding.arena, weights: matrixCall(embedding, precision) })
   /** The arena whose `x` is current. */
   let home = embedding.arena
   for (const [index, placed] of layers.entries()) {
     calls.transferResidual(home, placed.arena)
     home = placed.arena
-    calls.push(attentionCall(placed, !keepsRows && index === layers.length - 1))
-    pushFeedForward(calls, placed)
+    calls.push(attentionCall(placed, precision, !keepsRows && index === layers.length - 1))
+    pushFeedForward(calls, placed, precision)
   }
   calls.transferResidual(home, head.arena)
-  calls.push({ stage: 'head', arena: head.arena, isSelected: !keepsRows, norm: outputNorm.offset, weights: matrixCall(head) })
+  calls.push({ stage: 'head', arena: head.arena, isSelected: !keepsRows, norm: outputNorm.offset, weights: matrixCall(head, precision) })
   return calls.list
 }
 
 /** The routed experts of the layers that a GPU hands over, each layer by itself: what it reads and leaves is in its first group's arena. */
-export function expertCalls({ hyper }: Model, { arena, layers }: WasmExpertsPlan): { calls: StageCall[]; entries: ProgramEntry[] } {
-  const calls = new Calls(arena, hyper)
+export function expertCalls(
+  { hyper }: Model,
+  { arena, layers }: WasmExpertsPlan,
+  precision: ActivationPrecision,
+): { calls: StageCall[]; entries: ProgramEntry[] } {
+  const calls = new Calls(arena, hyper, precision)
   const entries = layers.map((placed) => {
     const begin = calls.list.length
     calls.routedExperts(placed, placed.routed[0]!.gate.arena)

@@ -35,12 +35,12 @@ function programShape(hyper: Hyperparameters): ProgramShape {
 }
 
 function wasmProgram(model: Model, { step, limits, pipeline }: Plan, wasm: WasmPlan): Program {
-  const { ubatch, outputs } = limits
+  const { ubatch, outputs, activations } = limits
   const common = { shape: programShape(model.hyper), step, ubatch, outputs, arena: wasm.arena }
-  if (wasm.holds === 'experts') return { ...common, ...expertCalls(model, wasm) }
+  if (wasm.holds === 'experts') return { ...common, ...expertCalls(model, wasm, activations) }
   const { userStages } = pipeline
   // functions of the user see every token of every layer
-  const calls = modelCalls(model, wasm, userStages !== undefined)
+  const calls = modelCalls(model, wasm, activations, userStages !== undefined)
   if (!userStages) return { ...common, calls }
   return {
     ...common,

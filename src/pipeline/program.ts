@@ -12,8 +12,9 @@ import type { ViewArrays } from './user-stage.ts'
 export interface MatrixCall {
   /** ggml type id. */
   readonly format: number
-  /** What the format wants its input to be. */
+  /** What the format wants its input to be, and what products are told of it: see `MATMUL`. */
   readonly activation: Activation
+  readonly flags: number
   readonly offset: number
   readonly rows: number
   readonly columns: number

@@ -1,10 +1,11 @@
 /** The prefix of every arena: what the kernels need besides weights and KV cache. */
-import { type Activation, activationsOf, FORMATS, PANEL_ROWS, rowBytes } from '../abi/formats.ts'
+import { type Activation, activationOf, type ActivationPrecision, activationsOf, FORMATS, PANEL_ROWS, rowBytes } from '../abi/formats.ts'
 import { ATTENTION_CHUNK_TOKENS, attentionPartBytes, recordBytes, scratchBytes } from '../abi/kernels.ts'
 import type { TensorInfo } from '../gguf/types.ts'
 import type { FeedForward, Hyperparameters, Matrix, Model } from '../model/types.ts'
 import { Layout } from '../ring/arena.ts'
-import type { ArenaLayout, Limits, StepLayout } from './types.ts'
+import { recordOffsets } from './record-layout.ts'
+import type { ArenaLayout, Limits, RecordOffsets, StepLayout } from './types.ts'
 
 /** The kernel module's own static data; `serve` checks that it fits. */
 export const MODULE_BYTES = 65536
@@ -39,11 +40,11 @@ function workerSizes(
   return { workerBytes: Math.ceil((STACK_BYTES + scratch + groupBytes) / 64) * 64, stackBytes: STACK_BYTES, scratchBytes: scratch }
 }
 
-/** Reserves record buffers that can hold any one of `shapes` at a time: [rows, columns]. q8x256 exists for whole super-blocks only. */
-function reserveRecords(layout: Layout, shapes: readonly (readonly [number, number])[]): Record<'q8x32' | 'q8x256', number> {
-  const bytes = (activation: 'q8x32' | 'q8x256', block: number): number =>
-    Math.max(...shapes.map(([rows, columns]) => rows * recordBytes(activation, Math.ceil(columns / block) * block)))
-  return { q8x32: layout.reserve(bytes('q8x32', 32)), q8x256: layout.reserve(bytes('q8x256', 256)) }
+/** Reserves record buffers that can hold any one of `shapes` at a time: [rows, columns]. Super-blocks exist whole only. */
+function reserveRecords(layout: Layout, precision: ActivationPrecision, shapes: readonly (readonly [number, number])[]): RecordOffsets {
+  return recordOffsets(precision, (format, block) =>
+    layout.reserve(Math.max(...shapes.map(([rows, columns]) => rows * recordBytes(format, Math.ceil(columns / block) * block)))),
+  )
 }
 
 /** Offsets of the prefix where the pool has the whole model. */
@@ -60,7 +61,7 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
   const normed = layout.reserve(tokens * hyper.hidden * 4)
   const queryWidth = hyper.heads * hyper.headDim
   const keyWidth = hyper.kvHeads * hyper.headDim
-  const records = reserveRecords(layout, [[tokens, Math.max(hyper.hidden, queryWidth)]])
+  const records = reserveRecords(layout, limits.activations, [[tokens, Math.max(hyper.hidden, queryWidth)]])
   const q = layout.reserve(tokens * queryWidth * 4)
   const k = layout.reserve(tokens * keyWidth * 4)
   const v = layout.reserve(tokens * keyWidth * 4)
@@ -75,7 +76,7 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
   const narrow = Math.max(hyper.ffnDense, hyper.ffnShared)
   const pairs = tokens * hyper.expertsUsed
   const ffnHidden = layout.reserve(Math.max(tokens * narrow, pairs * hyper.ffnExpert) * 4)
-  const ffnRecords = reserveRecords(layout, [
+  const ffnRecords = reserveRecords(layout, limits.activations, [
     [tokens, narrow],
     [pairs, hyper.ffnExpert],
   ])
@@ -109,10 +110,15 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
   }
 }
 
-const activations = (matrices: readonly Matrix[]): Activation[] => activationsOf(matrices.map(({ tensor }) => FORMATS[tensor.format]))
+const activations = (matrices: readonly Matrix[], precision: ActivationPrecision): Activation[] =>
+  activationsOf(matrices.map(({ tensor }) => ({ activation: activationOf(FORMATS[tensor.format], precision) })))
 
 /** What some feed-forward networks read: the forms of their input. */
-export const inputActivations = (ffns: readonly FeedForward[]): Activation[] => activations(ffns.flatMap(({ gate, up }) => [gate, up]))
+export const inputActivations = (ffns: readonly FeedForward[], precision: ActivationPrecision): Activation[] =>
+  activations(
+    ffns.flatMap(({ gate, up }) => [gate, up]),
+    precision,
+  )
 
 /**
  * Offsets of the prefix where the pool has nothing but routed experts: what the GPU hands over, what the experts need on the way, and their sum. All
@@ -127,20 +133,23 @@ export function expertsLayout({ hyper }: Model, limits: Limits, routed: readonly
   // no attention: no heads
   const sizes = workerSizes(hyper, limits, scratchBytes(Math.max(hidden, ffnExpert), 0, 0), longestFileRow(tensors))
   const workers = layout.reserve(limits.threads * sizes.workerBytes, 4096)
-  const inputs = inputActivations(routed)
-  const hiddens = activations(routed.map(({ down }) => down))
+  const inputs = inputActivations(routed, limits.activations)
+  const hiddens = activations(
+    routed.map(({ down }) => down),
+    limits.activations,
+  )
   const wanted = (list: readonly Activation[], activation: Activation, rows: number, columns: number): number =>
     list.includes(activation) ? layout.reserve(rows * recordBytes(activation, columns)) : 0
   return {
     workers,
     ...sizes,
     normed: wanted(inputs, 'f32', tokens, hidden),
-    records: { q8x32: wanted(inputs, 'q8x32', tokens, hidden), q8x256: wanted(inputs, 'q8x256', tokens, hidden) },
+    records: recordOffsets(limits.activations, (format) => wanted(inputs, format, tokens, hidden)),
     expertIds: layout.reserve(pairs * 4),
     expertWeights: layout.reserve(pairs * 4),
     expertRows: layout.reserve(experts * 4),
     ffnHidden: layout.reserve(pairs * ffnExpert * 4),
-    ffnRecords: { q8x32: wanted(hiddens, 'q8x32', pairs, ffnExpert), q8x256: wanted(hiddens, 'q8x256', pairs, ffnExpert) },
+    ffnRecords: recordOffsets(limits.activations, (format) => wanted(hiddens, format, pairs, ffnExpert)),
     routed: layout.reserve(tokens * hidden * 4),
     ...NOT_IN_EXPERTS,
     end: Math.ceil(layout.bytes / 4096) * 4096,

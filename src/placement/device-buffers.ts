@@ -10,8 +10,8 @@ const GROUP = 16
 /** Blocks of attention's grid in decode, cuda/attention_parts.h. */
 const DECODE_BLOCKS = 2048
 
-/** Pairs of the smallest tile that the routed experts are computed in, cuda/buffers.h. */
-const LEAST_TILE_TOKENS = 64
+/** Vectors of the smallest tile that the routed experts are computed in, cuda/buffers.h. */
+const LEAST_TILE_VECTORS = 64
 
 /** Keys that one block of the head finds the best of, in the first pass and in later ones: cuda/buffers.h. */
 const FIRST_SLICE = 2048
@@ -25,10 +25,10 @@ const I32 = 4
 const F64 = 8
 const U64 = 8
 
-/** Bytes of rows in every form that some weight may want of them: f32, and twice 8-bit values with scales and sums. */
-function activationBytes(rows: number, columns: number): number[] {
-  const groups = rows * Math.ceil(columns / GROUP)
-  const quantized = [rows * columns, groups * F32, groups * F32]
+/** Bytes of rows in every form that some weight may want of them: f32, and twice 8-bit values with scales and sums, for each digit. */
+function activationBytes(rows: number, columns: number, digits: number): number[] {
+  const groups = digits * rows * Math.ceil(columns / GROUP)
+  const quantized = [digits * rows * columns, groups * F32, groups * F32]
   return [rows * columns * F32, ...quantized, ...quantized]
 }
 
@@ -44,16 +44,17 @@ function stepBytes({ ubatch, outputs, sequences, blocksPerSequence, rotary }: De
 }
 
 /** What the routed experts' grouping of pairs takes where they run on the device. */
-function groupBytes({ experts, deviceExperts }: DeviceShape, pairs: number): number[] {
+function groupBytes({ experts, deviceExperts, digits }: DeviceShape, pairs: number): number[] {
   if (!deviceExperts) return []
   // every expert may leave a tile that is not full
-  const tiles = 1 + 2 * (Math.floor(pairs / LEAST_TILE_TOKENS) + experts)
+  const tiles = 1 + 2 * (Math.floor(pairs / (LEAST_TILE_VECTORS / digits)) + experts)
   return [(experts + 1) * I32, pairs * I32, pairs * I32, pairs * F32, tiles * I32]
 }
 
 /** Bytes of the buffers of an engine of this shape, as `tcu_buffer_bytes` counts them. */
 export function deviceBufferBytes(shape: DeviceShape): number {
-  const { hidden, heads, kvHeads, headDim, vocabulary, ubatch, outputs, experts, expertsUsed, ffn, ffnExpert, deviceExperts, top } = shape
+  const { hidden, heads, kvHeads, headDim, vocabulary, ubatch, outputs, experts, expertsUsed, ffn, ffnExpert, deviceExperts, top, digits } =
+    shape
   const pairs = deviceExperts ? ubatch * expertsUsed : 0
   const rows = Math.max(ubatch * ffn, pairs * ffnExpert)
   const firstBest = Math.ceil(vocabulary / FIRST_SLICE) * top
@@ -61,15 +62,15 @@ export function deviceBufferBytes(shape: DeviceShape): number {
   const buffers = [
     ...stepBytes(shape),
     ubatch * hidden * F32,
-    ...activationBytes(Math.max(ubatch, outputs), hidden),
+    ...activationBytes(Math.max(ubatch, outputs), hidden, digits),
     ubatch * (heads + 2 * kvHeads) * headDim * F32,
-    ...activationBytes(ubatch, heads * headDim),
+    ...activationBytes(ubatch, heads * headDim, digits),
     attentionPartFloats(shape) * F32,
     ubatch * experts * F32,
     ubatch * expertsUsed * I32,
     ubatch * expertsUsed * F32,
     Math.max(ubatch * 2 * ffn, pairs * Math.max(2 * ffnExpert, hidden)) * F32,
-    ...activationBytes(1, rows),
+    ...activationBytes(1, rows, digits),
     ubatch * hidden * F32,
     deviceExperts ? ubatch * hidden * F32 : 0,
     ...groupBytes(shape, pairs),

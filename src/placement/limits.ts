@@ -1,4 +1,5 @@
 /** Turns what a caller asks for into limits, with defaults that suit the model and the machine. */
+import { ACTIVATION_PRECISIONS, type ActivationPrecision } from '../abi/formats.ts'
 import { KV_BLOCK_TOKENS } from '../abi/kernels.ts'
 import { TandemError } from '../errors.ts'
 import type { Hyperparameters } from '../model/types.ts'
@@ -6,7 +7,7 @@ import { MAX_ARENA_BYTES } from '../ring/arena.ts'
 import type { Limits, Machine } from './types.ts'
 
 /** Limits that a caller may set; see `Limits` for units. */
-export type LimitOptions = { readonly [Key in keyof Limits]?: number | undefined }
+export type LimitOptions = { readonly [Key in keyof Limits]?: Limits[Key] | undefined }
 
 const DEFAULT_CONTEXT_TOKENS = 4096
 const DEFAULT_UBATCH = 512
@@ -21,6 +22,11 @@ function whole(name: string, value: number | undefined, fallback: number, max: n
     throw new TandemError('ERR_ARGUMENT', `${name} must be a whole number from 1 to ${max}, not ${chosen}`)
   }
   return chosen
+}
+
+function precision(chosen: ActivationPrecision = 'q8'): ActivationPrecision {
+  if (ACTIVATION_PRECISIONS.includes(chosen)) return chosen
+  throw new TandemError('ERR_ARGUMENT', `activations must be ${ACTIVATION_PRECISIONS.join(' or ')}, not ${JSON.stringify(chosen)}`)
 }
 
 /** Validated limits. `reserved`: cores that are no use to the pool, such as the one that watches a GPU. Throws `ERR_ARGUMENT`. */
@@ -40,6 +46,7 @@ export function resolveLimits(hyper: Hyperparameters, machine: Machine, options:
     outputs: Math.min(ubatch, whole('outputs', options.outputs, Math.max(sequences, DEFAULT_OUTPUTS), MAX_OUTPUTS)),
     threads: whole('threads', options.threads, Math.max(1, (machine.physicalCores ?? machine.cores) - reserved), MAX_THREADS),
     arenaBytes: whole('arenaBytes', options.arenaBytes, MAX_ARENA_BYTES, MAX_ARENA_BYTES),
+    activations: precision(options.activations),
   }
 }
 

@@ -107,6 +107,7 @@ function deviceShape({ hyper, layers }: Model, limits: Limits, step: StepLayout,
     kvBlocks: kvTokens / KV_BLOCK_TOKENS,
     blocksPerSequence,
     top: Math.min(CUDA_MOST_TOP, vocabulary),
+    digits: limits.activations === 'q16' ? 2 : 1,
   }
 }
 

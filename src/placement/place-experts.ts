@@ -22,7 +22,7 @@ export function placeExperts(
   const placed = layers.map((layer) => ({ layer: layer.index, routed: filler.routedTogether(layer) }))
   const handoffs = placed.map(({ layer, routed }, entry): [number, Handoff] => [
     layer,
-    { entry, arena: routed[0]!.gate.arena, activations: inputActivations([layers[entry]!.routed]) },
+    { entry, arena: routed[0]!.gate.arena, activations: inputActivations([layers[entry]!.routed], limits.activations) },
   ])
   return {
     wasm: { holds: 'experts', arena, arenas: filler.arenaBytes, layers: placed },

@@ -1,5 +1,5 @@
 /** What a plan is: where every byte will be, before anything is loaded. Types only; a plan is plain data and can be printed or cloned. */
-import type { Activation } from '../abi/formats.ts'
+import type { Activation, ActivationPrecision, RecordFormat } from '../abi/formats.ts'
 import type { Matrix, Vector } from '../model/types.ts'
 import type { PipelineDefinition } from './stages.ts'
 
@@ -27,7 +27,7 @@ export interface MachineDevice {
   readonly freeBytes: number
 }
 
-/** Limits of an engine; all positive integers. */
+/** Limits of an engine, positive integers, and how finely it computes: what its buffers are made for. */
 export interface Limits {
   /** Longest sequence, tokens. */
   readonly contextTokens: number
@@ -43,6 +43,8 @@ export interface Limits {
   readonly threads: number
   /** Largest arena, bytes. */
   readonly arenaBytes: number
+  /** What activations are rounded to before products with quantised weights (docs/decisions/0011). */
+  readonly activations: ActivationPrecision
 }
 
 /** A weight matrix, or a range of experts of one, in an arena. */
@@ -116,6 +118,9 @@ export interface StepLayout {
   readonly blocksPerSequence: number
 }
 
+/** Where the records of each activation format begin. */
+export type RecordOffsets = Readonly<Record<RecordFormat, number>>
+
 /**
  * Byte offsets of what every arena begins with; the same in each. Letters: U = ubatch.
  *
@@ -135,8 +140,11 @@ export interface ArenaLayout {
   readonly x: number
   /** f32[U, hidden] */
   readonly normed: number
-  /** Activation records of `normed`, or of the attention's output, or of a feed-forward's hidden row, by activation format. */
-  readonly records: Readonly<Record<'q8x32' | 'q8x256', number>>
+  /**
+   * Activation records of `normed`, or of the attention's output, or of a feed-forward's hidden row, by activation format; 0 for what there is none
+   * of at this precision.
+   */
+  readonly records: RecordOffsets
   /** f32[U, heads * headDim] */
   readonly q: number
   /** f32[U, kvHeads * headDim] */
@@ -157,7 +165,7 @@ export interface ArenaLayout {
   /** f32[rows, ffn]: hidden rows of a feed-forward */
   readonly ffnHidden: number
   /** Records of `ffnHidden`; apart from `records`, whose rows are still read by other workers. */
-  readonly ffnRecords: Readonly<Record<'q8x32' | 'q8x256', number>>
+  readonly ffnRecords: RecordOffsets
   /** f32[U, hidden]: partial of the shared, and of the routed experts */
   readonly shared: number
   readonly routed: number
@@ -276,6 +284,8 @@ export interface DeviceShape {
   readonly blocksPerSequence: number
   /** Most best tokens that a step may want told of an output row. */
   readonly top: number
+  /** 8-bit integers to each value of an activation: 1 for q8, 2 for q16. */
+  readonly digits: number
 }
 
 /**

@@ -168,9 +168,10 @@ export class WorkerContext {
   /** y[tokens, rows] = W x + bias over the rows that this worker gets; `flags` as in `MATMUL`. */
   matmul(arena: WorkerArena, matrix: MatrixCall, flags: number, y: number, x: number, bias: number, tokens: number): void {
     const { format, rows, offset, columns } = matrix
+    const all = flags | matrix.flags
     const { kernels } = arena
     this.forEachChunk(rows, (begin, end) => {
-      check(kernels.matmul(format, flags, y, rows, offset, x, 0, 0, 0, bias, columns, begin, end, tokens, this.scratch), 'matmul')
+      check(kernels.matmul(format, all, y, rows, offset, x, 0, 0, 0, bias, columns, begin, end, tokens, this.scratch), 'matmul')
     })
   }
 }

@@ -2,7 +2,7 @@
  * Every kernel on every format over small made-up inputs. It does two jobs: it calls every function of the module, so that V8 optimises all of them before
  * the first token, and its results tell whether two builds of the same bytes compute the same.
  */
-import { ACTIVATION, type Format, FORMATS, packedBytes, rowBytes } from '../abi/formats.ts'
+import { ACTIVATION, activationOf, type ActivationPrecision, type Format, FORMATS, packedBytes, rowBytes } from '../abi/formats.ts'
 import {
   attentionPartBytes,
   cacheBytes,
@@ -11,6 +11,7 @@ import {
   type KernelExports,
   KV_BLOCK_TOKENS,
   MATMUL,
+  productFlags,
   recordBytes,
   scratchBytes,
 } from '../abi/kernels.ts'
@@ -93,13 +94,15 @@ const TOKENS = [1, 2, 3, 4, 5, 6, 7, 41]
 const MOST_TOKENS = Math.max(...TOKENS)
 const EPSILON = 1e-5
 
-/** Uploads activation records of `MOST_TOKENS` rows. */
-function records(bench: Bench, { activation }: Format): number {
+/** Uploads activation records of `MOST_TOKENS` rows, and what products are told of them. */
+function records(bench: Bench, format: Format, precision: ActivationPrecision = 'q8'): { readonly x: number; readonly flags: number } {
+  const activation = activationOf(format, precision)
+  const flags = productFlags(activation)
   const rows = bench.upload(randomFloats(MOST_TOKENS * COLUMNS, 1))
-  if (activation === 'f32') return rows
+  if (activation === 'f32') return { x: rows, flags }
   const offset = bench.reserve(MOST_TOKENS * recordBytes(activation, COLUMNS))
   bench.note(bench.kernels.quantize(ACTIVATION[activation], offset, rows, COLUMNS, MOST_TOKENS))
-  return offset
+  return { x: offset, flags }
 }
 
 /** Repacks a made-up matrix. */
@@ -130,7 +133,7 @@ function formatCases(format: Format): SelfTestCase[] {
     {
       name: `matmul ${name}`,
       run: (bench) => {
-        const [panels, x, work] = [matrix(bench, format, 2), records(bench, format), bench.reserve(scratch)]
+        const [panels, { x }, work] = [matrix(bench, format, 2), records(bench, format), bench.reserve(scratch)]
         const [index, scale] = [
           bench.upload(Int32Array.from({ length: MOST_TOKENS }, (_, t) => (t * 5) % MOST_TOKENS)),
           bench.upload(randomFloats(MOST_TOKENS, 3)),
@@ -147,13 +150,30 @@ function formatCases(format: Format): SelfTestCase[] {
       name: `gated ${name}`,
       run: (bench) => {
         const [gate, up] = [matrix(bench, format, 2), matrix(bench, format, 5)]
-        const [x, work, h] = [records(bench, format), bench.reserve(2 * scratch), bench.reserve(MOST_TOKENS * ROWS * 4)]
+        const [{ x }, work, h] = [records(bench, format), bench.reserve(2 * scratch), bench.reserve(MOST_TOKENS * ROWS * 4)]
         for (const tokens of [1, MOST_TOKENS])
-          bench.note(bench.kernels.gated(id, id, h, ROWS, gate, up, x, 0, COLUMNS, 0, ROWS, tokens, work))
+          bench.note(bench.kernels.gated(id, id, 0, h, ROWS, gate, up, x, 0, COLUMNS, 0, ROWS, tokens, work))
         return bench.read(h, MOST_TOKENS * ROWS * 4)
       },
     },
   ]
+}
+
+/** What is added to products by q16 records, which is the same for all formats. */
+function q16Case(format: Format): SelfTestCase {
+  return {
+    name: `q16 with ${format.name}`,
+    run: (bench) => {
+      const [gate, up] = [matrix(bench, format, 2), matrix(bench, format, 5)]
+      const [{ x, flags }, work] = [records(bench, format, 'q16'), bench.reserve(2 * scratchBytes(COLUMNS, 0, 0))]
+      const [y, h] = [bench.reserve(MOST_TOKENS * ROWS * 4), bench.reserve(MOST_TOKENS * ROWS * 4)]
+      for (const tokens of [1, MOST_TOKENS]) {
+        bench.note(bench.kernels.matmul(format.id, MATMUL.add | flags, y, ROWS, gate, x, 0, 0, 0, 0, COLUMNS, 0, ROWS, tokens, work))
+        bench.note(bench.kernels.gated(format.id, format.id, flags, h, ROWS, gate, up, x, 0, COLUMNS, 0, ROWS, tokens, work))
+      }
+      return Buffer.concat([y, h].map((offset) => bench.read(offset, MOST_TOKENS * ROWS * 4)))
+    },
+  }
 }
 
 interface AttentionShape {
@@ -267,7 +287,7 @@ function routingCase(gating: number): SelfTestCase {
 }
 
 const ELEMENTWISE: readonly SelfTestCase[] = [
-  ...(['q8x32', 'q8x256'] as const).map((activation) => ({
+  ...(['q8x32', 'q8x256', 'q16x32', 'q16x256'] as const).map((activation) => ({
     name: `quantize ${activation}`,
     run: (bench: Bench): Uint8Array => {
       const bytes = bench.kernels.record_bytes(ACTIVATION[activation], COLUMNS)
@@ -296,4 +316,5 @@ export const SELF_TEST: readonly SelfTestCase[] = [
   attentionCase({ heads: 8, kvHeads: 2, headDim: 64, rotary: 32 }),
   attentionCase({ heads: 3, kvHeads: 3, headDim: 36, rotary: 0 }),
   ...Object.values(FORMATS).flatMap(formatCases),
+  ...[FORMATS.Q4_0, FORMATS.Q4_K].map(q16Case),
 ]

@@ -1,7 +1,7 @@
 /** rms_norm, quantize, combine and gated. */
 import { beforeEach, describe, expect, test } from 'vitest'
 import { ACTIVATION, FORMATS, packedBytes, rowBytes, type Activation, type FormatName } from '../../src/abi/formats.ts'
-import { KERNEL_STATUS, recordBytes, scratchBytes } from '../../src/abi/kernels.ts'
+import { KERNEL_STATUS, MATMUL, productFlags, recordBytes, scratchBytes } from '../../src/abi/kernels.ts'
 import { floats, HOSTS, quantizeRows, upload } from './kernel-host.ts'
 import { decodeRow, dot, nmse, randomRows, randomWeights } from './reference.ts'
 
@@ -66,11 +66,40 @@ describe.each(HOSTS)('quantize on $name', (host) => {
     }
   })
 
+  test.each([
+    ['q16x32', 'q8x32', 1408],
+    ['q16x256', 'q8x256', 2048],
+  ] as const)('%s', (activation, digit, columns) => {
+    const x = randomRows(2 * columns, 3, 5)
+    x.fill(0, 0, 256)
+    // a large value beside small ones, and a block too small to have any
+    x[columns + 300] = 1e6
+    x.fill(1e-36, columns + 512, columns + 768)
+    const size = recordBytes(activation, columns)
+    expect(host.call('record_bytes', ACTIVATION[activation], columns)).toBe(size)
+    const records = quantizeRows(host, activation, x, columns)
+    const first = quantizeRows(host, digit, x, columns)
+    for (let t = 0; t < 2; t++) {
+      const record = host.read(records + t * size, size)
+      expect(record.subarray(0, size / 2)).toEqual(host.read(first + (t * size) / 2, size / 2))
+      const block = digit === 'q8x32' ? 32 : 256
+      host.decodeRecord(activation, record, columns).forEach((value, c) => {
+        const at = t * columns + c
+        const begin = t * columns + Math.floor(c / block) * block
+        const most = Math.max(...x.subarray(begin, begin + block).map(Math.abs))
+        // half a step of the second digit, whose largest value is half a step of the first; plus f32 rounding
+        const bound = most < 1e-35 ? most : most / (2 * 127 * 2 * 127) + most * 1e-7
+        expect(Math.abs(value - x[at]!), `column ${c} of token ${t}`).toBeLessThanOrEqual(bound)
+      })
+    }
+  })
+
   test('what cannot be is refused', () => {
-    expect(host.call('quantize', 3, 0, 0, 256, 1)).toBe(KERNEL_STATUS.format)
+    expect(host.call('quantize', 5, 0, 0, 256, 1)).toBe(KERNEL_STATUS.format)
     expect(host.call('quantize', -1, 0, 0, 256, 1)).toBe(KERNEL_STATUS.format)
     expect(host.call('quantize', ACTIVATION.q8x32, 0, 0, 48, 1)).toBe(KERNEL_STATUS.shape)
     expect(host.call('quantize', ACTIVATION.q8x256, 0, 0, 1408, 1)).toBe(KERNEL_STATUS.shape)
+    expect(host.call('quantize', ACTIVATION.q16x256, 0, 0, 1408, 1)).toBe(KERNEL_STATUS.shape)
     expect(host.call('quantize', ACTIVATION.f32, 0, 0, 32, -1)).toBe(KERNEL_STATUS.shape)
     expect(host.call('record_bytes', 9, 256)).toBe(0)
   })
@@ -102,8 +131,12 @@ describe.each(HOSTS)('gated on $name', (host) => {
     ['Q4_K', 'Q6_K', 'q8x256'],
     ['Q5_K', 'Q5_K', 'q8x256'],
     ['BF16', 'F16', 'f32'],
+    ['Q4_0', 'Q4_0', 'q16x32'],
+    ['Q5_0', 'IQ4_NL', 'q16x32'],
+    ['Q4_K', 'Q4_K', 'q16x256'],
+    ['Q4_K', 'Q6_K', 'q16x256'],
   ]
-  test.each(pairs)('%s gate, %s up', (gateFormat, upFormat, activation) => {
+  test.each(pairs)('%s gate, %s up, %s', (gateFormat, upFormat, activation) => {
     const [rows, columns, tokens] = [27, 768, 43]
     const matrix = (format: FormatName, seed: number): { panels: number; decoded: Float64Array[] } => {
       const file = randomWeights(format, rows, columns, seed)
@@ -126,6 +159,7 @@ describe.each(HOSTS)('gated on $name', (host) => {
           'gated',
           FORMATS[gateFormat].id,
           FORMATS[upFormat].id,
+          productFlags(activation),
           h,
           stride,
           gate.panels,
@@ -165,14 +199,17 @@ describe.each(HOSTS)('gated on $name', (host) => {
 
   test('formats with different activations, and shapes that cannot be, are refused', () => {
     const { Q4_0, Q4_K, F32 } = FORMATS
-    const call = (gate: number, up: number, columns: number, begin = 0): number =>
-      host.call('gated', gate, up, 0, 8, 0, 0, 0, 0, columns, begin, 8, 0, 0)
+    const call = (gate: number, up: number, columns: number, begin = 0, flags = 0): number =>
+      host.call('gated', gate, up, flags, 0, 8, 0, 0, 0, 0, columns, begin, 8, 0, 0)
     expect(call(Q4_0.id, Q4_K.id, 256)).toBe(KERNEL_STATUS.format)
     expect(call(F32.id, Q4_0.id, 256)).toBe(KERNEL_STATUS.format)
     expect(call(99, Q4_0.id, 256)).toBe(KERNEL_STATUS.format)
     expect(call(Q4_K.id, Q4_K.id, 1408)).toBe(KERNEL_STATUS.shape)
     expect(call(Q4_0.id, Q4_0.id, 1408, 3)).toBe(KERNEL_STATUS.shape)
     expect(call(Q4_0.id, Q4_0.id, 1408)).toBe(KERNEL_STATUS.ok)
+    expect(call(Q4_0.id, Q4_0.id, 1408, 0, MATMUL.q16)).toBe(KERNEL_STATUS.ok)
+    expect(call(Q4_0.id, Q4_0.id, 1408, 0, MATMUL.add)).toBe(KERNEL_STATUS.shape)
+    expect(call(F32.id, F32.id, 256, 0, MATMUL.q16)).toBe(KERNEL_STATUS.shape)
   })
 
   test('silu over its whole range', () => {
@@ -184,7 +221,7 @@ describe.each(HOSTS)('gated on $name', (host) => {
     const h = host.allocate(points.length * 4)
     const scratch = host.allocate(scratchBytes(1, 0, 0))
     expect(
-      host.call('gated', id, id, h, 1, weights, weights, upload(host, Float32Array.from(points)), 0, 1, 0, 1, points.length, scratch),
+      host.call('gated', id, id, 0, h, 1, weights, weights, upload(host, Float32Array.from(points)), 0, 1, 0, 1, points.length, scratch),
     ).toBe(0)
     floats(host, h, points.length).forEach((value, i) => {
       const x = Math.fround(points[i]!)

@@ -53,6 +53,11 @@ export function sharedMemory(bytes: number): WebAssembly.Memory {
 
 /** The layout of `wasm/activations.h`. */
 export function decodeWasmRecord(activation: Activation, record: Uint8Array, columns: number): Float64Array {
+  if (activation === 'q16x32' || activation === 'q16x256') {
+    const [digit, half] = [activation === 'q16x32' ? 'q8x32' : 'q8x256', record.length / 2] as const
+    const rest = decodeWasmRecord(digit, record.subarray(half), columns)
+    return decodeWasmRecord(digit, record.subarray(0, half), columns).map((value, column) => value + rest[column]!)
+  }
   const view = new DataView(record.buffer, record.byteOffset, record.byteLength)
   const block = { f32: 1, q8x32: 32, q8x256: 256 }[activation]
   const blockBytes = recordBytes(activation, block)

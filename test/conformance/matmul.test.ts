@@ -1,7 +1,15 @@
 /** matmul over every format: against float64 on the file's own bytes, and bit for bit against itself however the work is cut. */
 import { beforeEach, describe, expect, test } from 'vitest'
-import { FORMATS, packedBytes, rowBytes, type Activation, type FormatName } from '../../src/abi/formats.ts'
-import { KERNEL_STATUS, MATMUL, recordBytes, scratchBytes } from '../../src/abi/kernels.ts'
+import {
+  activationOf,
+  type ActivationPrecision,
+  FORMATS,
+  packedBytes,
+  rowBytes,
+  type Activation,
+  type FormatName,
+} from '../../src/abi/formats.ts'
+import { KERNEL_STATUS, MATMUL, productFlags, recordBytes, scratchBytes } from '../../src/abi/kernels.ts'
 import { floats, HOSTS, quantizeRows, upload, type KernelHost } from './kernel-host.ts'
 import { decodeRow, dot, nmse, randomRows, randomWeights } from './reference.ts'
 
@@ -9,10 +17,12 @@ import { decodeRow, dot, nmse, randomRows, randomWeights } from './reference.ts'
 const EXACT_NMSE = 1e-12
 /**
  * Against unquantised activations: rounding to multiples of max / 127 per block makes noise of variance (max / 127)^2 / 12. The products of a few
- * rows with a few tokens scatter around that noise over the power of x; four times it is the bound.
+ * rows with a few tokens scatter around that noise over the power of x; four times it is the bound. A second digit's steps are 254 times as small.
  */
 function quantisedNmse(activation: Activation, x: Float32Array): number {
   if (activation === 'f32') return EXACT_NMSE
+  if (activation === 'q16x32') return quantisedNmse('q8x32', x) / 254 ** 2
+  if (activation === 'q16x256') return quantisedNmse('q8x256', x) / 254 ** 2
   const block = activation === 'q8x32' ? 32 : 256
   let noise = 0
   for (let i = 0; i < x.length; i += block) noise += (block / 12) * (Math.max(...x.subarray(i, i + block).map(Math.abs)) / 127) ** 2
@@ -25,22 +35,37 @@ interface Case {
   readonly tokens: number
 }
 
+/** A weight format and what it is multiplied with. */
+interface Kind {
+  readonly format: FormatName
+  readonly precision: ActivationPrecision
+}
+
+/** One of every way in which records are prepared and panels unpacked. */
+const Q16_FORMATS: readonly FormatName[] = ['Q4_0', 'Q4_1', 'Q8_0', 'IQ4_NL', 'Q3_K', 'Q4_K', 'IQ4_XS']
+
+const kindsOf = (host: KernelHost): Kind[] => [
+  ...[...host.formats].map((format) => ({ format, precision: 'q8' as const })),
+  ...Q16_FORMATS.map((format) => ({ format, precision: 'q16' as const })),
+]
+
 /** A packed matrix with what the reference needs. */
 interface Matrix {
   readonly format: FormatName
   readonly rows: number
   readonly columns: number
+  readonly activation: Activation
   readonly panels: number
   readonly decoded: Float64Array[]
 }
 
-function makeMatrix(host: KernelHost, format: FormatName, rows: number, columns: number, seed = 1): Matrix {
-  const file = randomWeights(format, rows, columns, seed)
+function makeMatrix(host: KernelHost, { format, precision }: Kind, rows: number, columns: number): Matrix {
+  const file = randomWeights(format, rows, columns, 1)
   const panels = host.allocate(packedBytes(FORMATS[format], rows, columns))
   expect(host.call('repack', FORMATS[format].id, panels, upload(host, file), columns, rows)).toBe(KERNEL_STATUS.ok)
   const stride = rowBytes(FORMATS[format], columns)
   const decoded = Array.from({ length: rows }, (_, r) => decodeRow(format, file.subarray(r * stride, (r + 1) * stride), columns))
-  return { format, rows, columns, panels, decoded }
+  return { format, activation: activationOf(FORMATS[format], precision), rows, columns, panels, decoded }
 }
 
 interface Options {
@@ -56,7 +81,7 @@ interface Options {
 
 /** Runs matmul into f32[yRows, rows] and returns it. */
 function run(host: KernelHost, matrix: Matrix, records: number, tokens: number, options: Options = {}): Float32Array {
-  const { format, rows, columns, panels } = matrix
+  const { format, activation, rows, columns, panels } = matrix
   const yRows = options.yRows ?? tokens
   const y = upload(host, options.before ?? new Float32Array(yRows * rows).fill(NaN))
   const scratch = host.allocate(scratchBytes(columns, 0, 0))
@@ -71,7 +96,7 @@ function run(host: KernelHost, matrix: Matrix, records: number, tokens: number, 
     const status = host.call(
       'matmul',
       FORMATS[format].id,
-      options.flags ?? MATMUL.store,
+      (options.flags ?? MATMUL.store) | productFlags(activation),
       y,
       rows,
       panels,
@@ -110,13 +135,14 @@ function shapeFor(format: FormatName, shape: Case): Case {
 describe.each(HOSTS)('matmul on $name', (host) => {
   beforeEach(() => host.reset())
 
-  describe.each([...host.formats])('%s', (format) => {
-    const { activation } = FORMATS[format]
+  describe.each(kindsOf(host))('$format, $precision', (kind) => {
+    const { format } = kind
+    const activation = activationOf(FORMATS[format], kind.precision)
 
     test.each(SHAPES.map((shape) => shapeFor(format, shape)))(
       '$rows rows, $columns columns, $tokens tokens',
       ({ rows, columns, tokens }) => {
-        const matrix = makeMatrix(host, format, rows, columns)
+        const matrix = makeMatrix(host, kind, rows, columns)
         const x = randomRows(tokens * columns, 2)
         const records = quantizeRows(host, activation, x, columns)
         const y = run(host, matrix, records, tokens)
@@ -143,7 +169,7 @@ describe.each(HOSTS)('matmul on $name', (host) => {
 
     test('rows and tokens cut any way give the same bits', () => {
       const [rows, columns, tokens] = [29, 768, 41]
-      const matrix = makeMatrix(host, format, rows, columns)
+      const matrix = makeMatrix(host, kind, rows, columns)
       const records = quantizeRows(host, activation, randomRows(tokens * columns, 3), columns)
       const whole = run(host, matrix, records, tokens)
       expect(
@@ -166,7 +192,7 @@ describe.each(HOSTS)('matmul on $name', (host) => {
 
     test('indices, scale, bias and add', () => {
       const [rows, columns, tokens, yRows] = [21, 512, 7, 9]
-      const matrix = makeMatrix(host, format, rows, columns)
+      const matrix = makeMatrix(host, kind, rows, columns)
       const records = quantizeRows(host, activation, randomRows(tokens * columns, 4), columns)
       const plain = run(host, matrix, records, tokens)
       const xIndex = Int32Array.of(3, 3, 0, 6, 1, 5, 2)
@@ -186,7 +212,7 @@ describe.each(HOSTS)('matmul on $name', (host) => {
 
     test('a NaN or infinite activation reaches its own token and no other', () => {
       const [rows, columns] = [8, 512]
-      const matrix = makeMatrix(host, format, rows, columns)
+      const matrix = makeMatrix(host, kind, rows, columns)
       const x = randomRows(3 * columns, 8)
       const clean = run(host, matrix, quantizeRows(host, activation, x, columns), 3)
       for (const broken of [NaN, Infinity, -Infinity]) {
@@ -209,14 +235,31 @@ describe.each(HOSTS)('matmul on $name', (host) => {
 
     test('the same after tier-up', () => {
       const [rows, columns] = [16, 512]
-      const matrix = makeMatrix(host, format, rows, columns)
+      const matrix = makeMatrix(host, kind, rows, columns)
       const records = quantizeRows(host, activation, randomRows(6 * columns, 9), columns)
       const first = run(host, matrix, records, 6)
       const again = [1, 6].map((tokens) => {
         const y = host.allocate(6 * rows * 4)
         const scratch = host.allocate(scratchBytes(columns, 0, 0))
         const call = (): number =>
-          host.call('matmul', FORMATS[format].id, 0, y, rows, matrix.panels, records, 0, 0, 0, 0, columns, 0, rows, tokens, scratch)
+          host.call(
+            'matmul',
+            FORMATS[format].id,
+            productFlags(activation),
+            y,
+            rows,
+            matrix.panels,
+            records,
+            0,
+            0,
+            0,
+            0,
+            columns,
+            0,
+            rows,
+            tokens,
+            scratch,
+          )
         for (let i = 0; i < 600; i++) call()
         return floats(host, y, tokens * rows)
       })
@@ -237,7 +280,8 @@ describe.each(HOSTS)('matmul on $name', (host) => {
       expect(call(format.id, 256, -8, 8)).toBe(KERNEL_STATUS.shape)
       expect(call(format.id, 256, 8, 0)).toBe(KERNEL_STATUS.shape)
       expect(call(format.id, 256, 0, 8, -1)).toBe(KERNEL_STATUS.shape)
-      expect(call(format.id, 256, 0, 8, 1, 2)).toBe(KERNEL_STATUS.shape)
+      expect(call(format.id, 256, 0, 8, 1, 4)).toBe(KERNEL_STATUS.shape)
+      if (format.activation === 'f32') expect(call(format.id, 256, 0, 8, 1, MATMUL.q16)).toBe(KERNEL_STATUS.shape)
       if (format.blockElements > 1) expect(call(format.id, format.blockElements + 1, 0, 8)).toBe(KERNEL_STATUS.shape)
       expect(call(format.id, 256, 0, 0)).toBe(KERNEL_STATUS.ok)
     }

@@ -1,6 +1,7 @@
 /** Finds the models that have reference logits: the one in this folder, and whatever lies in `../shared/golden` beside the repository. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import type { ActivationPrecision } from '../../src/abi/formats.ts'
 
 /** One prompt with the logits that a float64 computation gives. */
 export interface GoldenCase {
@@ -40,6 +41,14 @@ export function goldenModels(): GoldenModel[] {
   if (!hasSharedGolden) return [own]
   const names = readdirSync(new URL('reference/', shared)).map((file) => file.replace(/\.json$/, ''))
   return [own, ...names.map((name) => read(name, new URL(`models/${name}.gguf`, shared), new URL(`reference/${name}.json`, shared)))]
+}
+
+/** Every model at every precision that makes a difference to it: the activations of float files are never quantised. */
+export function goldenRuns(): (GoldenModel & { readonly activations: ActivationPrecision })[] {
+  return goldenModels().flatMap((model) => {
+    const precisions: ActivationPrecision[] = /-(F32|F16|BF16)/.test(model.name) ? ['q8'] : ['q8', 'q16']
+    return precisions.map((activations) => ({ ...model, activations }))
+  })
 }
 
 /** sum((ours - reference)^2) / sum(reference^2) over a case's full logits. */

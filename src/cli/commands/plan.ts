@@ -35,7 +35,7 @@ async function run(model: string | undefined, flags: Flags, io: Io): Promise<voi
 }
 
 function headText({ model, plan, programs, machine }: PlannedModel): string {
-  const { contextTokens, ubatch, threads } = plan.limits
+  const { contextTokens, ubatch, activations, threads } = plan.limits
   const { wasm, cuda } = plan
   const calls = [
     ...(programs.cuda ? [`${programs.cuda.calls.length} calls on the GPU`] : []),
@@ -47,6 +47,7 @@ function headText({ model, plan, programs, machine }: PlannedModel): string {
     ['pipeline', plan.pipeline.name],
     ['context', `${countText(contextTokens)} tokens`],
     ['ubatch', `${countText(ubatch)} tokens`],
+    ['activations', activations],
     ...(wasm
       ? [
           ['threads', `${threads}`],

@@ -27,6 +27,7 @@ function feedForward(context: WorkerContext, arena: WorkerArena, { gate, up, dow
     const status = arena.kernels.gated(
       gate.format,
       up.format,
+      gate.flags,
       at.ffnHidden,
       gate.rows,
       gate.offset,

@@ -45,6 +45,7 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
       const status = arena.kernels.gated(
         gate.format,
         up.format,
+        gate.flags,
         at.ffnHidden + pair * gate.rows * 4,
         gate.rows,
         gate.offset + expert * gate.expertBytes,
@@ -72,7 +73,7 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
     for (const { expert, pair, count } of active) {
       const status = arena.kernels.matmul(
         down.format,
-        MATMUL.add,
+        MATMUL.add | down.flags,
         at.routed,
         shape.hidden,
         down.offset + expert * down.expertBytes,

@@ -55,5 +55,7 @@ describe('the table', () => {
     expect(recordBytes('f32', 7)).toBe(28)
     expect(recordBytes('q8x32', 64)).toBe(80)
     expect(recordBytes('q8x256', 512)).toBe(648)
+    expect(recordBytes('q16x32', 64)).toBe(160)
+    expect(recordBytes('q16x256', 512)).toBe(1296)
   })
 })

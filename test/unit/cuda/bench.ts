@@ -317,6 +317,6 @@ function shape(): CudaStruct<'shape'> {
       weightsScale: 1,
       epsilon: EPSILON,
     },
-    ...{ ubatch: TOKENS, sequences: 1, outputs: TOKENS, kvBlocks: 1, blocksPerSequence: 1, top: TOP, deadlineMs: DEADLINE_MS },
+    ...{ ubatch: TOKENS, sequences: 1, outputs: TOKENS, kvBlocks: 1, blocksPerSequence: 1, top: TOP, digits: 1, deadlineMs: DEADLINE_MS },
   }
 }

@@ -13,6 +13,7 @@ test
     { pipeline: 'hybrid' },
     { pipeline: 'gpu', ubatch: 7, sequences: 5, contextTokens: 64 },
     { pipeline: 'hybrid', gpuExpertLayers: 2, ubatch: 100, sequences: 3 },
+    { pipeline: 'gpu', activations: 'q16' as const },
   ])('%j', async (options) => {
   const { plan, programs } = await planModel(POCKET_MODEL, options)
   const { functions } = await loadCudaLibrary(standIn!.path)

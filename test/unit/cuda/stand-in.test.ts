@@ -162,6 +162,7 @@ describe.skipIf(!standIn)('the stand-in', () => {
     expect(() => bench.begin([VOCABULARY])).not.toThrow()
     expect(() => library.functions.tcu_open(1, bench.shape, null)).toThrow(/there is no device 1/)
     expect(() => library.functions.tcu_open(0, { ...bench.shape, hidden: HIDDEN + 1 }, null)).toThrow(/hidden is no multiple of 32/)
+    expect(() => library.functions.tcu_open(0, { ...bench.shape, digits: 3 }, null)).toThrow(/digits is neither 1 nor 2/)
   })
 
   test('ends a step that names a token which is not there', async () => {

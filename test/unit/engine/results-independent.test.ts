@@ -39,6 +39,14 @@ describe('logits', () => {
     expect(await logitsWith({ ubatch, sequences: 1, kvTokens: 256 })).toEqual(reference)
   })
 
+  test('are the same to the bit with activations of 16 bits, which are other numbers', async () => {
+    const finer = await logitsWith({ threads: 1, activations: 'q16' })
+    expect(finer).not.toEqual(reference)
+    for (const options of [{ threads: 3 }, ...[1, 7, 128].map((ubatch) => ({ ubatch, sequences: 1, kvTokens: 256 }))]) {
+      expect(await logitsWith({ ...options, activations: 'q16' })).toEqual(finer)
+    }
+  })
+
   test.each([1, 2, 4])('are the same to the bit with %i steps in flight', async (ringDepth) => {
     const pipeline = definePipeline({ name: 'deep', executor: 'wasm', ringDepth })
     await using engine = await loadModel(model.path, { ...SMALL, ubatch: 4, pipeline })

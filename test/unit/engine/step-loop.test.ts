@@ -16,6 +16,7 @@ const LIMITS: Limits = {
   outputs: 8,
   threads: 1,
   arenaBytes: 1 << 20,
+  activations: 'q8',
 }
 const LAYOUT = stepLayout(LIMITS)
 

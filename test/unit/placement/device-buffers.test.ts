@@ -22,6 +22,7 @@ const AIR: DeviceShape = {
   kvBlocks: 128,
   blocksPerSequence: 128,
   top: 64,
+  digits: 1,
 }
 
 const LARGE = { ...AIR, hidden: 5120, layers: 92, ffn: 12_288, ffnExpert: 1536, experts: 160, ubatch: 2048, sequences: 1, outputs: 1 }

@@ -32,6 +32,20 @@ describe('limits', () => {
     expect(resolve({ [name]: undefined })).toEqual(resolve())
   })
 
+  test('activations are q8 unless q16 is asked for', () => {
+    expect(resolve().activations).toBe('q8')
+    expect(resolve({ activations: undefined }).activations).toBe('q8')
+    expect(resolve({ activations: 'q16' }).activations).toBe('q16')
+    for (const activations of ['q4', '', 16, null] as unknown as 'q8'[]) {
+      expect(() => resolve({ activations })).toThrow(
+        expect.objectContaining({
+          code: 'ERR_ARGUMENT',
+          message: expect.stringMatching(/^activations must be q8 or q16, not ("|16|null)/),
+        }),
+      )
+    }
+  })
+
   test('a context beyond what the model was trained for is refused', () => {
     expect(() => resolve({ contextTokens: hyper.contextTokens + 1 })).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }))
   })

@@ -1,7 +1,7 @@
 /** The pool's arenas where it has the routed experts alone: what the GPU reaches lies in a small prefix, experts of a layer stay together. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { FORMATS } from '../../../src/abi/formats.ts'
+import { activationOf, FORMATS } from '../../../src/abi/formats.ts'
 import { recordBytes } from '../../../src/abi/kernels.ts'
 import type { Model } from '../../../src/model/types.ts'
 import { planLoads } from '../../../src/placement/loads.ts'
@@ -15,6 +15,8 @@ import { gpuModel, gpuModels } from '../../fixtures/gpu-models.ts'
 const LIMITS = { threads: 2, contextTokens: 64, ubatch: 4, sequences: 2 }
 const ABSENT = ['step', 'angles', 'x', 'q', 'k', 'v', 'attended', 'attentionParts', 'routerLogits', 'shared', 'logits'] as const
 
+const RECORDS = ['q8x32', 'q8x256', 'q16x32', 'q16x256'] as const
+
 /** The parts of a prefix: [what, offset, bytes]. */
 function partsOf({ hyper }: Model, { limits }: Plan, at: ArenaLayout): [string, number, number][] {
   const tokens = limits.ubatch
@@ -22,13 +24,15 @@ function partsOf({ hyper }: Model, { limits }: Plan, at: ArenaLayout): [string, 
   return [
     ['workers', at.workers, limits.threads * at.workerBytes],
     ['normed', at.normed, tokens * hyper.hidden * 4],
-    ['q8x32', at.records.q8x32, tokens * recordBytes('q8x32', hyper.hidden)],
-    ['q8x256', at.records.q8x256, tokens * recordBytes('q8x256', hyper.hidden)],
+    ...RECORDS.map((format): [string, number, number] => [format, at.records[format], tokens * recordBytes(format, hyper.hidden)]),
     ['expertIds', at.expertIds, pairs * 4],
     ['expertWeights', at.expertWeights, pairs * 4],
     ['ffnHidden', at.ffnHidden, pairs * hyper.ffnExpert * 4],
-    ['hidden q8x32', at.ffnRecords.q8x32, pairs * recordBytes('q8x32', hyper.ffnExpert)],
-    ['hidden q8x256', at.ffnRecords.q8x256, pairs * recordBytes('q8x256', hyper.ffnExpert)],
+    ...RECORDS.map((format): [string, number, number] => [
+      `hidden ${format}`,
+      at.ffnRecords[format],
+      pairs * recordBytes(format, hyper.ffnExpert),
+    ]),
     ['routed', at.routed, tokens * hyper.hidden * 4],
   ]
 }
@@ -36,8 +40,8 @@ function partsOf({ hyper }: Model, { limits }: Plan, at: ArenaLayout): [string, 
 describe('the prefix', () => {
   test('has no overlaps, whole pages, and what the experts’ formats want', () => {
     fc.assert(
-      fc.property(gpuModels, (model) => {
-        const plan = makePlan(model, GPU_MACHINE, hybrid, LIMITS)
+      fc.property(gpuModels, fc.constantFrom('q8', 'q16'), (model, activations) => {
+        const plan = makePlan(model, GPU_MACHINE, hybrid, { ...LIMITS, activations })
         const { arena } = plan.wasm!
         expect(arena.end % 4096).toBe(0)
         const parts = partsOf(model, plan, arena)
@@ -49,10 +53,10 @@ describe('the prefix', () => {
         }
         const names = parts.map(([what]) => what)
         const experts = model.layers.flatMap(({ routed }) => (routed ? [routed] : []))
-        const inputs = new Set<string>(experts.map(({ gate }) => FORMATS[gate.tensor.format].activation))
-        const hiddens = new Set<string>(experts.map(({ down }) => FORMATS[down.tensor.format].activation))
+        const inputs = new Set<string>(experts.map(({ gate }) => activationOf(FORMATS[gate.tensor.format], activations)))
+        const hiddens = new Set<string>(experts.map(({ down }) => activationOf(FORMATS[down.tensor.format], activations)))
         expect(names.includes('normed')).toBe(inputs.has('f32'))
-        for (const records of ['q8x32', 'q8x256']) {
+        for (const records of RECORDS) {
           expect(names.includes(records)).toBe(inputs.has(records))
           expect(names.includes(`hidden ${records}`)).toBe(hiddens.has(records))
         }
