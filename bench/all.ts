@@ -33,6 +33,7 @@ for (const format of FORMATS) {
 const rounds = ['--rounds', values.rounds, '--save']
 run('run.ts', '--save')
 run('native/run.ts', '--save')
+for (const pause of ['0', '4']) run('load.ts', modelFile('Q4_0'), '--pause', pause, ...rounds)
 for (const format of FORMATS) run('peers/run.ts', modelFile(format), ...rounds)
 // without 256-bit vectors: what older versions of Node get
 run('peers/run.ts', modelFile('Q4_0'), '--plain', ...rounds)

@@ -105,11 +105,32 @@ function aloneTable(bench: string): string | undefined {
   return dated(run.header, table([`${String(run.header['model'])}, tokens/s`, 'Tandem'], rows))
 }
 
+/** The newest loads of sources and of what was built, for each pause: a column each. */
+function loadTable(): string | undefined {
+  const newest = new Map<string, Run>()
+  for (const run of runsOf('load')) {
+    const { built, pause } = run.header
+    const column = `${built === true ? 'built' : 'sources'}, ${pause === 0 ? 'one after the other' : `${String(pause)} s apart`}`
+    if (!newest.has(column)) newest.set(column, run)
+  }
+  const columns = [...newest.keys()].sort()
+  const runs = columns.map((column) => newest.get(column)!)
+  const [first] = runs
+  if (!first) return undefined
+  const results = runs.map(({ lines }) => lines.filter((line) => line['kind'] === 'result'))
+  const rows = results[0]!.map((line, index) => [
+    String(line['test']),
+    ...results.map((each) => spreadText(each[index]!['rate'] as Spread)),
+  ])
+  return dated(first.header, table([String(first.header['model']), ...columns], rows))
+}
+
 const TABLES = {
   peers: peersTable(),
   batch: aloneTable('batch'),
   tasks: aloneTable('tasks'),
   context: aloneTable('context'),
+  load: loadTable(),
   native: nativeTable(),
   kernels: suitesTable('kernels'),
   memory: suitesTable('memory'),
