@@ -159,11 +159,12 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
   DOT_##how(name, scales)                                                                                                            \
   DECODE_##how(name, scales)                                                                                                         \
   const struct format format_##name = {FORMAT_ROW(name), PREPARE_##how(name) .repack = repack_##name,                             \
-                                       .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name};
+                                       .unpack = unpack_##name, .dot = dot_##name, .decode = decode_##name,\
+                                       DECODES_ON_##how(name)};
 
 /* Straight from panels for few tokens, unpacked for several. */
 #define DOT_PACKED(name, scales, most, prepared)                                                                                     \
-  TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1))            \
+  TILE_KERNEL(packed_##name, 1, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, 1, 0))            \
   TILE_KERNELS(unpacked_##name, most, prepared)                                                                                      \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     if (tokens < UNPACK_FROM_TOKENS) {                                                                                               \
@@ -174,7 +175,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
     RUN_TILES(unpacked_##name, most, out, panel, scratch, x, columns / 32, tokens);                                                  \
   }
 #define DOT_MINIMA(name, scales)                                                                                                     \
-  DOT_PACKED(name, scales, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales, unpacked_scales, x, blocks, 1, TILE))
+  DOT_PACKED(name, scales, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales, unpacked_scales, x, blocks, 1, TILE, 0))
 /* Unpacked panels meet prepared records; two panels at a time where sums are i32. */
 #define DOT_OFFSET(name, scales) DOT_PREPARED(name, scales, PREPARED_TOKENS)
 #define DOT_PREPARED(name, scales, most)                                                                                             \
@@ -184,20 +185,28 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
   DOT_PACKED(name, scales, most, prepared_tile32(out, unpacked, *x, blocks, chain_of(kind_##name), TILE))                            \
   TILE_KERNELS(pair_##name, most, prepared_pair32(out, unpacked, *x, blocks, TILE))                                                  \
   static void dot_pair_##name(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) { \
-    unpack_pair32(scratch, panels, kind_##name, weights_##name, scales, columns / 32);                                               \
-    RUN_TILES(pair_##name, most, out, 0, scratch, x, columns / 32, tokens);                                                          \
+    const int all = columns / 32, slice = slice_of(all, tokens);                                                                     \
+    clear_pair(out, tokens);                                                                                                         \
+    for (int first = 0; first < all; first += slice) {                                                                               \
+      const int blocks = all - first < slice ? all - first : slice;                                                                  \
+      const uint8_t *at[PAIR], *records[CHUNK_TOKENS];                                                                               \
+      for (int p = 0; p < PAIR; p++) at[p] = panels[p] + first * name##_PANEL_BYTES;                                                 \
+      skip_blocks(records, x, first, tokens);                                                                                        \
+      unpack_pair32(scratch, at, kind_##name, weights_##name, scales, blocks);                                                       \
+      RUN_TILES(pair_##name, most, out, 0, scratch, records, blocks, tokens);                                                        \
+    }                                                                                                                                \
   }
 /* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
 #define DOT_TABLE(name, scales)                                                                                                      \
   TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
-                                       unpacked_scales, x, blocks, 1, TILE))                                                         \
+                                       unpacked_scales, x, blocks, 1, TILE, 0))                                                         \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     unpack_panel32(scratch, panel, kind_##name, weights_##name, scales, columns / 32);                                               \
     RUN_TILES(unpacked_##name, 8, out, panel, scratch, x, columns / 32, tokens);                                                     \
   }
 /* Bytes, which need no unpacking. */
 #define DOT_BYTES(name, scales)                                                                                                      \
-  TILE_KERNELS(tile_##name, 8, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, TILE))          \
+  TILE_KERNELS(tile_##name, 8, tile32(out, &panel, kind_##name, weights_##name, scales, packed_scales, x, blocks, 1, TILE, 0))          \
   static void dot_##name(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch) {     \
     (void)scratch;                                                                                                                   \
     RUN_TILES(tile_##name, 8, out, panel, 0, x, columns / 32, tokens);                                                               \
@@ -209,10 +218,14 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
 #define PREPARE_TABLE PREPARE_BYTES
 
 #define DECODE_PACKED(name, scales)                                                                                                  \
-  STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1))     \
+  STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1, 0))  \
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
     (void)scratch;                                                                                                                   \
     streams_##name(out, panels, &x, columns / 32);                                                                                   \
+  }                                                                                                                                  \
+  STREAMS_KERNEL(further_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1, 1))  \
+  static void decode_on_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                            \
+    further_##name(out, panels, &x, columns / 32);                                                                                   \
   }
 #define DECODE_BYTES DECODE_PACKED
 #define DECODE_OFFSET DECODE_PACKED
@@ -221,6 +234,11 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
     for (int p = 0; p < STREAMS; p++) dot_##name(out + 8 * p, panels[p], &x, columns, 1, scratch);                                   \
   }
+
+#define DECODES_ON_BYTES(name) .decode_on = decode_on_##name
+#define DECODES_ON_OFFSET DECODES_ON_BYTES
+#define DECODES_ON_MINIMA DECODES_ON_BYTES
+#define DECODES_ON_TABLE(name) .decode_on = 0
 
 FORMAT_32(Q4_0, HEAD_D, 4, OFFSET, packed_scales, .group = 8, .offset = 8)
 FORMAT_32(Q4_1, HEAD_DM, 4, MINIMA, packed_scales, .group = 8, .minima = 16)

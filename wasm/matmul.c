@@ -16,6 +16,9 @@
 enum { SMALL_CHUNK_TOKENS = 32, FIRST_CACHE_BYTES = 40 << 10 };
 enum { RESULT_BYTES = CHUNK_TOKENS * PANEL_ROWS * sizeof(float) };
 
+/* Records that meet STREAMS panels one after the other do so by slices of the panels' columns of at most so many bytes, which stay in the first-level cache. */
+enum { STREAMS_SLICE_BYTES = 12 << 10 };
+
 /* A weight matrix as the loops need it. */
 struct weights {
   const struct format *format;
@@ -27,6 +30,7 @@ struct weights {
 struct chunk {
   int digits; /* q8 records of a token, side by side */
   const uint8_t *records[CHUNK_TOKENS];
+  size_t block_bytes; /* of a record, where every token has its own */
   uint8_t *scratch; /* what is left for the format */
 };
 
@@ -53,8 +57,10 @@ static void begin_chunk(struct chunk *chunk, const struct format *format, int di
     const int t = first + r / digits;
     chunk->records[r] = x + ((size_t)(x_index ? x_index[t] : t) * (size_t)digits + (size_t)(r % digits)) * record_size;
   }
+  chunk->block_bytes = record_size / (size_t)(columns / format->elements);
   if (format->prepare && records >= format->prepare_from) {
     const size_t size = (size_t)(columns / format->elements) * (size_t)format->prepared_bytes;
+    chunk->block_bytes = (size_t)format->prepared_bytes;
     format->prepare(scratch, chunk->records, columns, records);
     for (int r = 0; r < records; r++, scratch += size) chunk->records[r] = scratch;
   }
@@ -70,13 +76,6 @@ static void dot(float *out, const struct weights *weights, int row, const struct
   add_digits(out, chunk->digits, PANEL_ROWS, count);
 }
 
-/* out: f32[STREAMS, 8] = the panels `at` times token t. A second digit finds them in the cache. */
-static void decode(float *out, const struct format *format, const uint8_t *const *at, const struct chunk *chunk, int columns, int t) {
-  const uint8_t *const *records = chunk->records + t * chunk->digits;
-  for (int d = 0; d < chunk->digits; d++) format->decode(out + d * STREAMS * PANEL_ROWS, at, records[d], columns, chunk->scratch);
-  add_digits(out, chunk->digits, STREAMS * PANEL_ROWS, 1);
-}
-
 /* out: f32[PAIR, CHUNK_TOKENS, 8] = the panels at row_a of a and at row_b of b, which have the same format. */
 static void dot_pair(float *out, const struct weights *a, int row_a, const struct weights *b, int row_b, const struct chunk *chunk, int columns,
                      int count) {
@@ -88,6 +87,28 @@ static void dot_pair(float *out, const struct weights *a, int row_a, const struc
     for (int p = 0; p < PAIR; p++) a->format->dot(out + p * PAIR_STRIDE, panels[p], chunk->records, columns, records, chunk->scratch);
   }
   for (int p = 0; p < PAIR; p++) add_digits(out + p * PAIR_STRIDE, chunk->digits, PANEL_ROWS, count);
+}
+
+/* sums: f32[count, STREAMS, 8] = the panels `at` times the chunk's tokens. */
+static void decode(float *sums, const struct format *format, const uint8_t *const *at, const struct chunk *chunk, int columns, int count) {
+  enum { SUMS = STREAMS * PANEL_ROWS };
+  const int records = count * chunk->digits;
+  if (records == 1 || !format->decode_on) {
+    for (int r = 0; r < records; r++) format->decode(sums + SUMS * r, at, chunk->records[r], columns, chunk->scratch);
+  } else {
+    const int blocks = columns / format->elements, most = STREAMS_SLICE_BYTES / (STREAMS * format->panel_bytes);
+    const int slices = (blocks + most - 1) / most, slice = (blocks + slices - 1) / slices;
+    __builtin_memset(sums, 0, (size_t)(records * SUMS) * sizeof(float));
+    for (int first = 0; first < blocks; first += slice) {
+      const int size = blocks - first < slice ? blocks - first : slice;
+      const uint8_t *from[STREAMS];
+      for (int s = 0; s < STREAMS; s++) from[s] = at[s] + first * format->panel_bytes;
+      for (int r = 0; r < records; r++) {
+        format->decode_on(sums + SUMS * r, from, chunk->records[r] + (size_t)first * chunk->block_bytes, size * format->elements);
+      }
+    }
+  }
+  add_digits(sums, chunk->digits, SUMS, count);
 }
 
 /* Rows of each of `streams` equal shares of whole panels; what is left over is less than `streams` panels. */
@@ -151,7 +172,7 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
   const struct weights weights = {format, panels, panel_size(format, columns)};
   const struct output to = {y, y_stride, row_end, flags & MATMUL_ADD, y_index, scale, bias};
   const size_t record_size = (size_t)record_bytes(format->activation, columns);
-  float *sums = (float *)scratch; /* f32[count, 8] or f32[STREAMS, 8] */
+  float *sums = (float *)scratch; /* f32[count, 8] or f32[count, STREAMS, 8] */
   const int most = chunk_tokens(format, record_size) / digits;
   for (int first = 0; first < tokens; first += most) {
     const int count = tokens - first < most ? tokens - first : most;
@@ -163,9 +184,9 @@ int matmul(int id, int flags, float *y, int y_stride, const uint8_t *panels, con
       for (const int end = row_begin + rows; row < end; row += PANEL_ROWS) {
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(&weights, row + s * rows);
+        decode(sums, format, at, &chunk, columns, count);
         for (int t = 0; t < count; t++) {
-          decode(sums, format, at, &chunk, columns, t);
-          for (int s = 0; s < STREAMS; s++) store(&to, sums + PANEL_ROWS * s, row + s * rows, first + t);
+          for (int s = 0; s < STREAMS; s++) store(&to, sums + PANEL_ROWS * (STREAMS * t + s), row + s * rows, first + t);
         }
       }
       row = row_begin + STREAMS * rows;
@@ -219,11 +240,11 @@ int gated(int gate_id, int up_id, int flags, float *h, int h_stride, const uint8
       for (const int end = row_begin + rows; row < end; row += PANEL_ROWS) {
         const uint8_t *at[STREAMS];
         for (int s = 0; s < STREAMS; s++) at[s] = panel_at(s % 2 ? &up_weights : &gate_weights, row + s / 2 * rows);
+        decode(gates, gate_format, at, &gate_chunk, columns, count);
         for (int t = 0; t < count; t++) {
-          decode(gates, gate_format, at, &gate_chunk, columns, t);
           for (int s = 0; s < STREAMS; s += 2) {
             const int to = row + s / 2 * rows;
-            float *sums = gates + PANEL_ROWS * s;
+            float *sums = gates + PANEL_ROWS * (STREAMS * t + s);
             store_gated(h + (size_t)(first + t) * (size_t)h_stride + to, sums, sums + PANEL_ROWS, row_end - to);
           }
         }

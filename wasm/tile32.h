@@ -101,16 +101,21 @@ INLINE void add_signed_products(v128_t *part, v128_t *minus, const uint8_t *reco
   }
 }
 
-/* out: f32[panels, tokens, 8] for literal numbers of panels and tokens, of which one is 1. `minima` reads m as `scales` reads d. */
+/*
+ * out: f32[panels, tokens, 8] for literal numbers of panels and tokens, of which one is 1. `minima` reads m as `scales` reads d; with `goes_on` the sums
+ * go on from what is in out.
+ */
 INLINE void tile32(float *out, const uint8_t *const *panel, const struct kind32 kind, weights32 *weights, scales32 *scales, scales32 *minima,
-                   const uint8_t *const *x, int blocks, const int panels, const int tokens) {
+                   const uint8_t *const *x, int blocks, const int panels, const int tokens, const int goes_on) {
   const struct constants constants = read_constants();
   const int chain = chain_of(kind), scale_at = record_bytes32(kind) - 8;
   const uint8_t *block[TILE_SIZE], *record[TILE_SIZE];
   v128_t total[TILE_SIZE][2];
   UNROLL for (int p = 0; p < panels; p++) block[p] = panel[p];
   UNROLL for (int t = 0; t < tokens; t++) record[t] = x[t];
-  UNROLL for (int i = 0; i < panels * tokens; i++) total[i][0] = total[i][1] = wasm_f32x4_splat(0);
+  UNROLL for (int i = 0; i < panels * tokens; i++) {
+    UNROLL for (int half = 0; half < 2; half++) total[i][half] = goes_on ? load(out + 8 * i + 4 * half) : wasm_f32x4_splat(0);
+  }
   for (int b = 0; b < blocks; b++) {
     v128_t dot[TILE_SIZE][2], part[TILE_SIZE][2], minus[TILE_SIZE][2];
     UNROLL for (int p = 0; p < panels; p++) {

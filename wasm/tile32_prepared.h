@@ -53,7 +53,7 @@ INLINE void prepared_tile32(float *out, const uint8_t *block, const uint8_t *x, 
 #endif
 
 /*
- * The same for two unpacked panels whose blocks take turns, and sums in i32. A vector of weights then serves four tokens, and a broadcast of
+ * The same for two unpacked panels whose blocks take turns, sums in i32, and totals that go on from what is in out. A vector of weights then serves four tokens, and a broadcast of
  * activations, which is two instructions in V8, two panels: together they take half as many instructions as eight tokens by one panel. The loop over
  * steps must stay one: V8 works a loop's body out sum by sum, and the weights of a whole block would not fit in its registers.
  */
@@ -61,7 +61,12 @@ INLINE void prepared_pair32(float *out, const uint8_t *block, const uint8_t *x, 
   enum { STEPS = 2 };
   const struct constants constants = read_constants();
   v128_t total[PAIR][PREPARED_TOKENS][2];
-  UNROLL for (int p = 0; p < PAIR; p++) UNROLL for (int t = 0; t < tokens; t++) total[p][t][0] = total[p][t][1] = wasm_f32x4_splat(0);
+  float *to[PAIR] = {out, out + PAIR_STRIDE};
+  /* With an address of its own: V8 pairs no loads whose address is worked out for each. */
+  __asm__("" : "+r"(to[1]));
+  UNROLL for (int p = 0; p < PAIR; p++) {
+    UNROLL for (int t = 0; t < tokens; t++) UNROLL for (int half = 0; half < 2; half++) total[p][t][half] = load(to[p] + 8 * t + 4 * half);
+  }
   for (int b = 0; b < blocks; b++, block += PAIR * UNPACKED32_MINIMA, x += PREPARED32_BYTES * tokens) {
     v128_t dot[PREPARED_TOKENS][PAIR][2];
     UNROLL for (int t = 0; t < tokens; t++) {
@@ -96,7 +101,7 @@ INLINE void prepared_pair32(float *out, const uint8_t *block, const uint8_t *x, 
       }
     }
   }
-  UNROLL for (int p = 0; p < PAIR; p++) store_tile(out + p * PAIR_STRIDE, total[p], tokens);
+  UNROLL for (int p = 0; p < PAIR; p++) store_tile(to[p], total[p], tokens);
 }
 
 /* Unpacks two panels, whose blocks then take turns. Both are read at the same time: more reads are under way (tiles.h). */
@@ -106,6 +111,27 @@ INLINE void unpack_pair32(uint8_t *unpacked, const uint8_t *const *panels, const
   for (int b = 0; b < blocks; b++, first += kind.block_bytes, second += kind.block_bytes, unpacked += PAIR * UNPACKED32_MINIMA) {
     unpack_block32(unpacked, first, kind, weights, scales, constants);
     unpack_block32(unpacked + UNPACKED32_MINIMA, second, kind, weights, scales, constants);
+  }
+}
+
+/*
+ * Few tokens take pairs of panels a slice of this many blocks at a time, so that what is unpacked, and the records that meet it, are still in the
+ * first-level cache when the last tile comes. For more tokens that is worth less than the calls cost.
+ */
+enum { SLICED_TOKENS = 16, SLICE_BLOCKS = 8 };
+
+INLINE int slice_of(int blocks, int tokens) { return tokens <= SLICED_TOKENS && blocks > SLICE_BLOCKS ? SLICE_BLOCKS : blocks; }
+
+/* f32[PAIR, CHUNK_TOKENS, 8]: the results of a pair of panels, from which totals go on. */
+INLINE void clear_pair(float *out, int tokens) {
+  for (int p = 0; p < PAIR; p++) __builtin_memset(out + p * PAIR_STRIDE, 0, (size_t)tokens * 8 * sizeof(float));
+}
+
+/* to[t] for every t at which a tile begins: its records from block `first` on. */
+INLINE void skip_blocks(const uint8_t **to, const uint8_t *const *x, int first, int tokens) {
+  for (int t = 0, tile; t < tokens; t += tile) {
+    tile = tile_of(tokens - t, PREPARED_TOKENS);
+    to[t] = x[t] + PREPARED32_BYTES * tile * first;
   }
 }
 

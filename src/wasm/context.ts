@@ -26,15 +26,19 @@ export interface Share {
 /** Runs a call of a user stage. False when the step is to be abandoned. */
 export type RunUserCall = (context: WorkerContext, call: UserCall) => boolean
 
-/** Most panels of a chunk. */
+/** Most panels of a chunk, where nothing else is said. */
 const MAX_CHUNK_PANELS = 32
+
+/** Panels that the kernels walk side by side: `STREAMS` of wasm/tiles.h. Those left over of a call take longer. */
+const STREAMS = 4
 
 /**
  * Panels of the next chunk when `left` are left: half of what every worker could still get, so that chunks are large, because a call has a cost, until
  * the end is near, and then so small that nobody waits long for whoever takes the last.
  */
-function chunkPanels(left: number, workers: number): number {
-  return Math.min(MAX_CHUNK_PANELS, Math.ceil(left / (2 * workers)))
+function chunkPanels(left: number, workers: number, most: number): number {
+  const panels = Math.min(most, Math.ceil(left / (2 * workers)))
+  return panels > STREAMS ? panels - (panels % STREAMS) : panels
 }
 
 /** Everything a stage function needs. Made once per worker. */
@@ -122,18 +126,18 @@ export class WorkerContext {
 
   /**
    * Calls `visit(begin, end)` for chunks of `rows` rows until all are taken by one worker or another: a worker that is slowed down takes fewer.
-   * Whole panels. Every worker must call it, in the same order, at most `CHUNK_COUNTERS` times between two barriers.
+   * Whole panels, at most `most` of them. Every worker must call it, in the same order, at most `CHUNK_COUNTERS` times between two barriers.
    */
-  forEachChunk(rows: number, visit: (begin: number, end: number) => void): void {
+  forEachChunk(rows: number, visit: (begin: number, end: number) => void, most = MAX_CHUNK_PANELS): void {
     if (this.workers === 1) return visit(0, rows)
     invariant(this.#products < CHUNK_COUNTERS, 'a stage shares out too many products between two barriers')
     const counter = CONTROL.chunks + this.#products++ * 16
     const panels = Math.ceil(rows / PANEL_ROWS)
     for (let chunk = 0, begin = 0; ;) {
       const mine = Atomics.add(this.#control, counter, 1)
-      for (; chunk < mine && begin < panels; chunk++) begin += chunkPanels(panels - begin, this.workers)
+      for (; chunk < mine && begin < panels; chunk++) begin += chunkPanels(panels - begin, this.workers, most)
       if (begin >= panels) return
-      const end = begin + chunkPanels(panels - begin, this.workers)
+      const end = begin + chunkPanels(panels - begin, this.workers, most)
       visit(begin * PANEL_ROWS, Math.min(rows, end * PANEL_ROWS))
     }
   }

@@ -11,6 +11,9 @@ import type { RoutedExpertsCall } from '../../pipeline/program.ts'
 import type { WorkerArena, WorkerContext } from '../context.ts'
 import { check } from '../kernels.ts'
 
+/** Most panels of a chunk of `down`, of which every chunk begins each expert's matrix somewhere else: that takes time. */
+const MOST_DOWN_PANELS = 64
+
 /** Offsets of a worker's private grouping. */
 interface Groups {
   /** Index into the arena's words of i32[experts + 1]. */
@@ -69,28 +72,32 @@ export function routedExperts(context: WorkerContext, call: RoutedExpertsCall): 
 
   const stride = recordBytes(down.activation, down.columns)
   // rows are shared out and every chunk takes all experts in order, because they add to the same sums
-  context.forEachChunk(down.rows, (begin, end) => {
-    for (const { expert, pair, count } of active) {
-      const status = arena.kernels.matmul(
-        down.format,
-        MATMUL.add | down.flags,
-        at.routed,
-        shape.hidden,
-        down.offset + expert * down.expertBytes,
-        records + pair * stride,
-        0,
-        groups.pairToken + pair * 4,
-        groups.pairWeight + pair * 4,
-        0,
-        down.columns,
-        begin,
-        end,
-        count,
-        context.scratch,
-      )
-      check(status, 'matmul')
-    }
-  })
+  context.forEachChunk(
+    down.rows,
+    (begin, end) => {
+      for (const { expert, pair, count } of active) {
+        const status = arena.kernels.matmul(
+          down.format,
+          MATMUL.add | down.flags,
+          at.routed,
+          shape.hidden,
+          down.offset + expert * down.expertBytes,
+          records + pair * stride,
+          0,
+          groups.pairToken + pair * 4,
+          groups.pairWeight + pair * 4,
+          0,
+          down.columns,
+          begin,
+          end,
+          count,
+          context.scratch,
+        )
+        check(status, 'matmul')
+      }
+    },
+    MOST_DOWN_PANELS,
+  )
 }
 
 /**
