@@ -39,7 +39,7 @@ enum { FORMAT_IDS = 64 }; /* ggml ids are below this */
  * dot     out: f32[tokens, 8] = the panel's 8 rows times `tokens` activation records x[t]
  * dot_pair  may be 0; else the same for two panels and UNPACK_FROM_TOKENS tokens or more (tiles.h); the second one's results are PAIR_STRIDE floats further on
  * decode  out: f32[STREAMS, 8] = the rows of several panels times one record; bit for bit what dot gives for each
- * decode_on may be 0; else decode of some blocks of the panels, whose sums go on from those in out
+ * decode_on may be 0; else out: f32[tokens, STREAMS, 8] = decode of some blocks of the panels for several tokens, whose sums go on from those in out
  */
 struct format {
   int elements;
@@ -53,7 +53,7 @@ struct format {
   void (*dot)(float *out, const uint8_t *panel, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
   void (*dot_pair)(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens, uint8_t *scratch);
   void (*decode)(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch);
-  void (*decode_on)(float *out, const uint8_t *const *panels, const uint8_t *x, int columns);
+  void (*decode_on)(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens);
 };
 
 /* The format with a ggml id, or 0. */

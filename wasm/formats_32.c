@@ -196,6 +196,7 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
       RUN_TILES(pair_##name, most, out, 0, scratch, records, blocks, tokens);                                                        \
     }                                                                                                                                \
   }
+#define DOT_NIBBLES DOT_OFFSET
 /* Nibbles that are looked up in a table: V8 does that in 128 bits, so it is kept apart from the products, for one token too. */
 #define DOT_TABLE(name, scales)                                                                                                      \
   TILE_KERNELS(unpacked_##name, 8, tile32(out, &unpacked, unpacked_kind32(kind_##name), unpacked_weights, unpacked_scales,           \
@@ -214,18 +215,30 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
 
 #define PREPARE_MINIMA(name)
 #define PREPARE_OFFSET(name) .prepare = prepare_##name, .prepared_bytes = PREPARED32_BYTES, .prepare_from = UNPACK_FROM_TOKENS, .dot_pair = SUMS_IN_I32 ? dot_pair_##name : 0,
+#define PREPARE_NIBBLES PREPARE_OFFSET
 #define PREPARE_BYTES(name) .prepare = widen_records, .prepared_bytes = sizeof(struct activation_wide), .prepare_from = 1,
 #define PREPARE_TABLE PREPARE_BYTES
 
-#define DECODE_PACKED(name, scales)                                                                                                  \
+#define DECODE_ONE(name, scales)                                                                                                     \
   STREAMS_KERNEL(streams_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1, 0))  \
   static void decode_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns, uint8_t *scratch) {             \
     (void)scratch;                                                                                                                   \
     streams_##name(out, panels, &x, columns / 32);                                                                                   \
   }                                                                                                                                  \
-  STREAMS_KERNEL(further_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1, 1))  \
-  static void decode_on_##name(float *out, const uint8_t *const *panels, const uint8_t *x, int columns) {                            \
-    further_##name(out, panels, &x, columns / 32);                                                                                   \
+  STREAMS_KERNEL(further_##name, tile32(out, panels, kind_##name, weights_##name, scales, packed_scales, x, blocks, STREAMS, 1, 1))
+#define DECODE_PACKED(name, scales)                                                                                                  \
+  DECODE_ONE(name, scales)                                                                                                           \
+  static void decode_on_##name(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens) {         \
+    for (int t = 0; t < tokens; t++) further_##name(out + 8 * STREAMS * t, panels, x + t, columns / 32);                             \
+  }
+/* Two tokens at a time where sums are i32. */
+#define DECODE_NIBBLES(name, scales)                                                                                                 \
+  DECODE_ONE(name, scales)                                                                                                           \
+  STREAMS_KERNEL(two_##name, nibbles_by_two32(out, panels, kind_##name, x, blocks))                                                  \
+  static void decode_on_##name(float *out, const uint8_t *const *panels, const uint8_t *const *x, int columns, int tokens) {         \
+    int t = 0;                                                                                                                       \
+    for (; SUMS_IN_I32 && t + STREAM_PAIR <= tokens; t += STREAM_PAIR) two_##name(out + 8 * STREAMS * t, panels, x + t, columns / 32); \
+    for (; t < tokens; t++) further_##name(out + 8 * STREAMS * t, panels, x + t, columns / 32);                                      \
   }
 #define DECODE_BYTES DECODE_PACKED
 #define DECODE_OFFSET DECODE_PACKED
@@ -237,10 +250,11 @@ static void widen_records(uint8_t *to, const uint8_t *const *records, int column
 
 #define DECODES_ON_BYTES(name) .decode_on = decode_on_##name
 #define DECODES_ON_OFFSET DECODES_ON_BYTES
+#define DECODES_ON_NIBBLES DECODES_ON_BYTES
 #define DECODES_ON_MINIMA DECODES_ON_BYTES
 #define DECODES_ON_TABLE(name) .decode_on = 0
 
-FORMAT_32(Q4_0, HEAD_D, 4, OFFSET, packed_scales, .group = 8, .offset = 8)
+FORMAT_32(Q4_0, HEAD_D, 4, NIBBLES, packed_scales, .group = 8, .offset = 8)
 FORMAT_32(Q4_1, HEAD_DM, 4, MINIMA, packed_scales, .group = 8, .minima = 16)
 FORMAT_32(Q5_0, HEAD_D, 5, OFFSET, packed_scales, .group = 4, .offset = 16)
 FORMAT_32(Q5_1, HEAD_DM, 5, MINIMA, packed_scales, .group = 4, .minima = 16)

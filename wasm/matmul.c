@@ -101,11 +101,10 @@ static void decode(float *sums, const struct format *format, const uint8_t *cons
     __builtin_memset(sums, 0, (size_t)(records * SUMS) * sizeof(float));
     for (int first = 0; first < blocks; first += slice) {
       const int size = blocks - first < slice ? blocks - first : slice;
-      const uint8_t *from[STREAMS];
+      const uint8_t *from[STREAMS], *parts[STREAM_TOKENS];
       for (int s = 0; s < STREAMS; s++) from[s] = at[s] + first * format->panel_bytes;
-      for (int r = 0; r < records; r++) {
-        format->decode_on(sums + SUMS * r, from, chunk->records[r] + (size_t)first * chunk->block_bytes, size * format->elements);
-      }
+      for (int r = 0; r < records; r++) parts[r] = chunk->records[r] + (size_t)first * chunk->block_bytes;
+      format->decode_on(sums, from, parts, size * format->elements, records);
     }
   }
   add_digits(sums, chunk->digits, SUMS, count);

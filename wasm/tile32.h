@@ -159,6 +159,70 @@ INLINE void tile32(float *out, const uint8_t *const *panel, const struct kind32 
   store_tile(out, total, panels * tokens);
 }
 
+/* Tokens that meet STREAMS panels at the same time: there are registers for the sums of so many. */
+enum { STREAM_PAIR = 2 };
+
+/*
+ * out: f32[STREAM_PAIR, STREAMS, 8], which the sums go on from: the panels of a format with an offset and its nibbles behind f16 d[8], times two records,
+ * for sums in i32. What tile32 gives, to the bit; but nibbles are split once, a third of the operations. The loop over nibbles must stay one, and
+ * addresses that LLVM would work out apart are hidden from it, or V8 does not pair what is there (decision 5).
+ */
+INLINE void nibbles_by_two32(float *out, const uint8_t *const *panels, const struct kind32 kind, const uint8_t *const *x, int blocks) {
+  enum { HEAD = 16, NIBBLES = 128 };
+  float *to[STREAM_PAIR] = {out, out + 8 * STREAMS};
+  __asm__("" : "+r"(to[0]), "+r"(to[1]));
+  const struct constants constants = read_constants();
+  v128_t total[STREAMS][STREAM_PAIR][2];
+  const uint8_t *quants[STREAMS], *values[STREAM_PAIR];
+  UNROLL for (int p = 0; p < STREAMS; p++) quants[p] = panels[p] + HEAD;
+  UNROLL for (int t = 0; t < STREAM_PAIR; t++) values[t] = x[t];
+  UNROLL for (int p = 0; p < STREAMS; p++) {
+    UNROLL for (int t = 0; t < STREAM_PAIR; t++) UNROLL for (int half = 0; half < 2; half++) total[p][t][half] = load(to[t] + 8 * p + 4 * half);
+  }
+  for (int b = 0; b < blocks; b++) {
+    v128_t dot[STREAMS][STREAM_PAIR][2];
+    UNROLL for (int p = 0; p < STREAMS; p++) {
+      UNROLL for (int t = 0; t < STREAM_PAIR; t++) dot[p][t][0] = dot[p][t][1] = wasm_i32x4_splat(0);
+    }
+    const uint8_t *const end = values[0] + 16;
+    NO_UNROLL for (; values[0] < end;) {
+      UNROLL for (int p = 0; p < STREAMS; p++) {
+        v128_t low[2], high[2];
+        UNROLL for (int half = 0; half < 2; half++) {
+          const v128_t v = load(quants[p] + 16 * half);
+          low[half] = wasm_v128_and(v, constants.nibble);
+          high[half] = wasm_v128_and(wasm_u16x8_shr(v, 4), constants.nibble);
+        }
+        UNROLL for (int t = 0; t < STREAM_PAIR; t++) {
+          add_products(dot[p][t], values[t], 0, low, 0);
+          add_products(dot[p][t], values[t], 4, high, 0);
+        }
+      }
+      UNROLL for (int p = 0; p < STREAMS; p++) quants[p] += 32;
+      UNROLL for (int t = 0; t < STREAM_PAIR; t++) values[t] += 4;
+    }
+    UNROLL for (int p = 0; p < STREAMS; p++) {
+      v128_t d[2];
+      const uint8_t *from = quants[p] - HEAD - NIBBLES;
+      __asm__("" : "+r"(from));
+      UNROLL for (int half = 0; half < 2; half++) d[half] = packed_scales(from, half, constants);
+      UNROLL for (int t = 0; t < STREAM_PAIR; t++) {
+        const v128_t scale = wasm_v128_load32_splat(values[t] + 16);
+        const v128_t offset = wasm_i32x4_mul(wasm_v128_load32_splat(values[t] + 20), wasm_i32x4_splat(kind.offset));
+        UNROLL for (int half = 0; half < 2; half++) {
+          const v128_t sum = wasm_f32x4_convert_i32x4(wasm_i32x4_sub(dot[p][t][half], offset));
+          total[p][t][half] = madd(sum, wasm_f32x4_mul(d[half], scale), total[p][t][half]);
+        }
+      }
+      quants[p] += HEAD;
+    }
+    UNROLL for (int t = 0; t < STREAM_PAIR; t++) values[t] += sizeof(struct activation_q8x32) - 16;
+  }
+  UNROLL for (int t = 0; t < STREAM_PAIR; t++) {
+    UNROLL for (int p = 0; p < STREAMS; p++) store_pair(to[t] + 8 * p, total[p][t][0], total[p][t][1]);
+  }
+}
+
 /* Unpacks one block. */
 INLINE void unpack_block32(uint8_t *unpacked, const uint8_t *block, const struct kind32 kind, weights32 *weights, scales32 *scales,
                            struct constants constants) {

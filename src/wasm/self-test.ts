@@ -151,7 +151,7 @@ function formatCases(format: Format): SelfTestCase[] {
       run: (bench) => {
         const [gate, up] = [matrix(bench, format, 2), matrix(bench, format, 5)]
         const [{ x }, work, h] = [records(bench, format), bench.reserve(2 * scratch), bench.reserve(MOST_TOKENS * ROWS * 4)]
-        for (const tokens of [1, 2, MOST_TOKENS])
+        for (const tokens of [1, 2, 3, MOST_TOKENS])
           bench.note(bench.kernels.gated(id, id, 0, h, ROWS, gate, up, x, 0, COLUMNS, 0, ROWS, tokens, work))
         return bench.read(h, MOST_TOKENS * ROWS * 4)
       },

@@ -194,7 +194,10 @@ describe.each(HOSTS)('gated on $name', (host) => {
         tokens,
       ),
     ).toEqual(whole)
-    for (let t = 0; t < tokens; t += 3) expect(run([[0, rows]], t, 1)).toEqual(whole.slice(t * stride, (t + 1) * stride))
+    for (const count of [1, 2, 3, 8, 17]) {
+      for (let t = 0; t + count <= tokens; t += count + 2)
+        expect(run([[0, rows]], t, count)).toEqual(whole.slice(t * stride, (t + count) * stride))
+    }
   })
 
   test('formats with different activations, and shapes that cannot be, are refused', () => {
