@@ -105,5 +105,11 @@ int route(int32_t *ids, float *weights, const float *logits, const float *bias, 
  */
 int group(int32_t *offsets, int32_t *pair_token, float *pair_weight, const int32_t *ids, const float *weights, int experts, int used, int tokens);
 
+/*
+ * Goes on with the search for the best logit of each row: best[r] is that of token ids[r], where a negative id is none yet, and is compared with tokens
+ * begin <= i < end of logits: f32[rows, stride]. What is not finite (NaN, infinities) is better than all else; of equals the one that came first stays.
+ */
+int keep_best(int32_t *ids, float *best, const float *logits, int stride, int begin, int end, int rows);
+
 /* x[i] += a[i] + b[i] for `count` floats; b may be 0. */
 int combine(float *x, const float *a, const float *b, int count);

@@ -23,7 +23,7 @@ async function decode(ids: readonly number[], tokens: readonly (readonly number[
   const lengths = ids.map((id) => sessionOf(id).tokens.length)
   const one = async (id: number, sequence: readonly number[]): Promise<number[]> => {
     const best: number[] = []
-    for (const token of sequence) best.push(sampler.sample(await sessionOf(id).decode(token), []))
+    for (const token of sequence) best.push(sampler.sample(await sessionOf(id).decodeBest(token, sampler.needs), []))
     return best
   }
   const reply = await timed(async () => (await Promise.all(ids.map((id, index) => one(id, tokens[index]!)))).flat())
@@ -43,7 +43,7 @@ async function answer(request: Request): Promise<Reply> {
     case 'prompt': {
       const session = sessionOf(request.id)
       session.truncate(0)
-      return timed(async () => [sampler.sample(await session.sync(request.tokens), [])])
+      return timed(async () => [sampler.sample(await session.syncBest(request.tokens, sampler.needs), [])])
     }
     case 'decode':
       return decode(request.ids, request.tokens)

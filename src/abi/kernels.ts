@@ -138,6 +138,7 @@ export interface KernelExports {
     used: number,
     tokens: number,
   ): number
+  keep_best(ids: number, best: number, logits: number, stride: number, begin: number, end: number, rows: number): number
   combine(x: number, a: number, b: number, count: number): number
 }
 /* oxlint-enable max-params */

@@ -250,10 +250,14 @@ export class Engine {
   }
 }
 
-/** How many of the best logits a device can tell; 0 where a function of the user sees the logits: they must be there for it, and it may change them. */
+/**
+ * How many of the best logits the executor can tell, of which the pool knows the best one; 0 where a function of the user sees the logits: they must be
+ * there for it, and it may change them.
+ */
 function toldBest({ cuda, pipeline }: Plan): number {
   const isSeen = pipeline.userStages?.some(({ stage, when }) => stage === 'head' && when === 'after')
-  return cuda && !isSeen ? cuda.shape.top : 0
+  if (isSeen) return 0
+  return cuda ? cuda.shape.top : 1
 }
 
 function lazyText(model: Model): TextTools {

@@ -6,7 +6,7 @@
  *     pool        wake  begin  embed  attention ... head  wake       wake ...
  *              |<----------------- step ------------------>|<- hand-off ->|
  */
-import { STEP_HEADER } from '../abi/step.ts'
+import { type BestLogits, STEP_HEADER } from '../abi/step.ts'
 import { matricesOf, packedBytesOf } from '../pipeline/call-weights.ts'
 import type { Program, StageCall } from '../pipeline/program.ts'
 import type { StepSlot } from '../ring/step-port.ts'
@@ -116,6 +116,10 @@ export class Profiler implements StepExecutor {
 
   logits(row: number): Float32Array<SharedArrayBuffer> {
     return this.#executor.logits(row)
+  }
+
+  best(row: number, count: number): BestLogits {
+    return this.#executor.best!(row, count)
   }
 
   /** What was recorded so far. */

@@ -101,8 +101,8 @@ export class SequenceState {
   }
 
   /**
-   * As `sync` for a caller to whom the `count` best logits are enough: gives them, or more, where a GPU finds them without handing all over, and all
-   * logits where not. Throws `ERR_ARGUMENT` for a count that is no whole number from 1, but for Infinity.
+   * As `sync` for a caller to whom the `count` best logits are enough: gives them, or more, where they are found without handing all over (by a GPU, or the
+   * best one by the pool), and all logits where not. Throws `ERR_ARGUMENT` for a count that is no whole number from 1, but for Infinity.
    */
   async syncBest(tokens: readonly number[], count: number, options: EvaluateOptions = {}): Promise<Float32Array | BestLogits> {
     if (tokens.length === 0) throw new TandemError('ERR_ARGUMENT', 'sync needs at least one token')

@@ -83,6 +83,9 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
   const shared = layout.reserve(tokens * hyper.hidden * 4)
   const routed = layout.reserve(tokens * hyper.hidden * 4)
   const logits = layout.reserve(limits.outputs * hyper.vocabulary * 4)
+  // whole cache lines: workers write theirs at the same time
+  const bestBytes = Math.ceil((limits.outputs * 8) / 64) * 64
+  const best = layout.reserve(limits.threads * bestBytes)
   return {
     workers,
     ...sizes,
@@ -106,6 +109,8 @@ export function arenaLayout(model: Model, limits: Limits, step: StepLayout): Are
     shared,
     routed,
     logits,
+    best,
+    bestBytes,
     end: Math.ceil(layout.bytes / 4096) * 4096,
   }
 }
@@ -170,4 +175,6 @@ const NOT_IN_EXPERTS = {
   routerLogits: 0,
   shared: 0,
   logits: 0,
+  best: 0,
+  bestBytes: 0,
 }

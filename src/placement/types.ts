@@ -171,6 +171,9 @@ export interface ArenaLayout {
   readonly routed: number
   /** f32[outputs, vocabulary] */
   readonly logits: number
+  /** i32[outputs], and from half of `bestBytes` on f32[outputs]: the best token of those that worker 0 worked out, and its logit; worker w's are `w * bestBytes` further. */
+  readonly best: number
+  readonly bestBytes: number
   /** Where weights begin. */
   readonly end: number
 }

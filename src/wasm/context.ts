@@ -169,13 +169,26 @@ export class WorkerContext {
     check(arena.kernels.quantize(ACTIVATION[activation], to + begin * record, from + begin * columns * 4, columns, end - begin), 'quantize')
   }
 
-  /** y[tokens, rows] = W x + bias over the rows that this worker gets; `flags` as in `MATMUL`. */
-  matmul(arena: WorkerArena, matrix: MatrixCall, flags: number, y: number, x: number, bias: number, tokens: number): void {
+  /**
+   * y[tokens, rows] = W x + bias over the rows that this worker gets; `flags` as in `MATMUL`. `visit`: called with each part of them, in ascending
+   * order, when it is done.
+   */
+  matmul(
+    arena: WorkerArena,
+    matrix: MatrixCall,
+    flags: number,
+    y: number,
+    x: number,
+    bias: number,
+    tokens: number,
+    visit?: (begin: number, end: number) => void,
+  ): void {
     const { format, rows, offset, columns } = matrix
     const all = flags | matrix.flags
     const { kernels } = arena
     this.forEachChunk(rows, (begin, end) => {
       check(kernels.matmul(format, all, y, rows, offset, x, 0, 0, 0, bias, columns, begin, end, tokens, this.scratch), 'matmul')
+      visit?.(begin, end)
     })
   }
 }

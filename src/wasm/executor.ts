@@ -7,6 +7,7 @@
  *          +----- failed <----+      poisoned: every call rejects with the reason; close still works
  */
 import { CONTROL, HANDOFF, LOADED_UNIT_BYTES } from '../abi/control.ts'
+import type { BestLogits } from '../abi/step.ts'
 import { debugLog, msSince } from '../diagnostics/debug.ts'
 import { TandemError } from '../errors.ts'
 import type { Program } from '../pipeline/program.ts'
@@ -21,6 +22,7 @@ import { delay, waitWhileAsync } from '../ring/wait.ts'
 import { StageTimes } from '../trace/stage-times.ts'
 import { Timeline } from '../trace/timeline.ts'
 import type { TraceLabel, TraceRow } from '../trace/trace-event.ts'
+import { bestLogit } from './best-logit.ts'
 import { compileKernels, type Kernels } from './kernels.ts'
 import { checkPanelLayout } from './panel-layout.ts'
 import { UserStageHost } from '../user-stages/host.ts'
@@ -236,17 +238,28 @@ export class WasmExecutor {
     return this.#headRow(arena.logits, row, shape.vocabulary)
   }
 
+  /** The best logit of an output row of the last completed step, which must have asked for the best; the workers have found it. */
+  best(row: number): BestLogits {
+    const { program, threads } = this.#options
+    return bestLogit(arenaBuffer(this.#headArena()), program.arena, threads, row)
+  }
+
   /** f32[hidden] of an output row of the last completed step, as the head saw it: after the model's last norm. A view as `logits` gives. */
   hidden(row: number): Float32Array<SharedArrayBuffer> {
     const { arena, shape } = this.#options.program
     return this.#headRow(arena.normed, row, shape.hidden)
   }
 
-  /** A row of f32[*, columns] at an offset of the head's arena, which the program ends in. */
-  #headRow(offset: number, row: number, columns: number): Float32Array<SharedArrayBuffer> {
+  /** The head's arena, which the program ends in. */
+  #headArena(): WebAssembly.Memory {
     const memory = this.#arenas[this.#options.program.calls.at(-1)?.arena ?? 0]
     if (!memory) throw new TandemError('ERR_CLOSED', 'the executor has been closed')
-    return new Float32Array(arenaBuffer(memory), offset + row * columns * 4, columns)
+    return memory
+  }
+
+  /** A row of f32[*, columns] at an offset of the head's arena. */
+  #headRow(offset: number, row: number, columns: number): Float32Array<SharedArrayBuffer> {
+    return new Float32Array(arenaBuffer(this.#headArena()), offset + row * columns * 4, columns)
   }
 
   /** Stops the workers and ends their threads. Steps in flight are abandoned. May be called at any time, any number of times. */

@@ -309,9 +309,29 @@ const ELEMENTWISE: readonly SelfTestCase[] = [
   },
 ]
 
+/** Two parts of rows whose length is no multiple of a vector, then one with a NaN among equals. */
+const BEST: SelfTestCase = {
+  name: 'keep_best',
+  run: (bench) => {
+    const [columns, rows] = [COLUMNS + 3, 3]
+    const values = randomFloats(rows * columns, 16)
+    values[2 * columns + 100] = NaN
+    const [logits, best] = [bench.upload(values), bench.reserve(rows * 4)]
+    const ids = bench.upload(new Int32Array(rows).fill(-1))
+    for (const [begin, end] of [
+      [0, COLUMNS / 2],
+      [COLUMNS / 2, columns],
+    ] as const) {
+      bench.note(bench.kernels.keep_best(ids, best, logits, columns, begin, end, rows))
+    }
+    return Buffer.concat([bench.read(ids, rows * 4), bench.read(best, rows * 4)])
+  },
+}
+
 /** All cases. Together they call every function of the module; `test/unit/wasm/compiled-ahead.test.ts` sees to that. */
 export const SELF_TEST: readonly SelfTestCase[] = [
   ...ELEMENTWISE,
+  BEST,
   ...Object.values(GATING).map(routingCase),
   attentionCase({ heads: 8, kvHeads: 2, headDim: 64, rotary: 32 }),
   attentionCase({ heads: 3, kvHeads: 3, headDim: 36, rotary: 0 }),
