@@ -12,7 +12,7 @@
  */
 #include "attention_softmax.h"
 
-enum { CHUNK_BLOCKS = ATTENTION_CHUNK_TOKENS / KV_BLOCK_TOKENS };
+enum { CHUNK_BLOCKS = ATTENTION_CHUNK_TOKENS / KV_BLOCK_TOKENS, LINE_FLOATS = 16 };
 
 /* One KV head of one block. */
 struct head_block {
@@ -29,6 +29,7 @@ static void attend_block(const struct tile *tile, struct head_block block, int q
     const int count = query_end - first < BATCH_QUERIES ? query_end - first : BATCH_QUERIES;
     score_block(tile, first, count, block.keys);
     weigh_block(tile, first, count, block.key_scales, visible, is_first);
+    if (tile->is_wide) widen(tile->wide_weights, tile->weights, KV_BLOCK_TOKENS / 2, count);
     sum_block(tile, first, count, block.values);
   }
 }
@@ -40,12 +41,29 @@ struct cache {
   int kv_head, kv_heads;
 };
 
+/*
+ * Loads what holds the scales of some blocks, so that what the CPU has not got yet is waited for once and not in every block: they lie where its prefetchers,
+ * which follow keys and values, do not look.
+ */
+static void fetch_scales(const struct cache *cache, int block_begin, int block_end) {
+  for (int block = block_begin; block < block_end; block++) {
+    const size_t index = head_block_index(cache->block_table[block], cache->kv_head, cache->kv_heads);
+    const volatile float *keys = head_block_scales(cache->keys, index), *values = head_block_scales(cache->values, index);
+    for (int line = 0; line < KV_BLOCK_TOKENS; line += LINE_FLOATS) {
+      (void)keys[line];
+      (void)values[line];
+    }
+  }
+}
+
 /* Works out one chunk for tokens of the tile at ascending positions, all of which see some of it. Token t's queries begin at t * group. */
 static void attend_chunk(const struct tile *tile, const struct cache *cache, const int32_t *positions, int token_begin, int token_end,
                          int chunk) {
-  const int group = tile->group, first_block = chunk * CHUNK_BLOCKS, last_block = positions[token_end - 1] / KV_BLOCK_TOKENS;
-  for (int block = first_block; block <= last_block && block < first_block + CHUNK_BLOCKS; block++) {
-    const size_t index = (size_t)cache->block_table[block] * (size_t)cache->kv_heads + (size_t)cache->kv_head;
+  const int group = tile->group, first_block = chunk * CHUNK_BLOCKS, seen = positions[token_end - 1] / KV_BLOCK_TOKENS + 1;
+  const int end_block = seen < first_block + CHUNK_BLOCKS ? seen : first_block + CHUNK_BLOCKS;
+  if (tile->is_wide) fetch_scales(cache, first_block, end_block);
+  for (int block = first_block; block < end_block; block++) {
+    const size_t index = head_block_index(cache->block_table[block], cache->kv_head, cache->kv_heads);
     const size_t at = index * head_block_bytes(tile->head_dim);
     const struct head_block head = {(const int16_t *)(cache->keys + at), (const int16_t *)(cache->values + at),
                                     head_block_scales(cache->keys, index), head_block_scales(cache->values, index)};
@@ -78,7 +96,7 @@ static struct softmax chunk_softmax(const struct tile *tile, int query) {
 }
 
 /* Takes a token's queries, scaled, into the tile. */
-static void take_queries(const struct tile *tile, int token, const float *q, float scale) {
+static void take_token(const struct tile *tile, int token, const float *q, float scale) {
   const int head_dim = tile->head_dim;
   for (int query = token * tile->group; query < (token + 1) * tile->group; query++, q += head_dim) {
     const struct grid grid = find_grid(q, head_dim, ELEMENT_LIMIT, NORM_LIMIT);
@@ -92,6 +110,13 @@ static void take_queries(const struct tile *tile, int token, const float *q, flo
   }
 }
 
+/* The same for `tokens` tokens, whose q are q_stride apart: all that the tile will have. */
+static void take_tokens(struct tile *tile, int tokens, const float *q, int q_stride, float scale) {
+  for (int t = 0; t < tokens; t++) take_token(tile, t, q + (size_t)t * (size_t)q_stride, scale);
+  tile->is_wide = tokens == 1 && tile->group <= BATCH_QUERIES;
+  if (tile->is_wide) widen(tile->wide_q, tile->q, tile->head_dim / 2, tile->group);
+}
+
 static int is_shape(int kv_head, int heads, int kv_heads, int head_dim) {
   return heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && kv_head >= 0 && kv_head < kv_heads && head_dim > 0 && head_dim % 4 == 0 &&
          head_dim <= MAX_HEAD_DIM;
@@ -101,13 +126,13 @@ int attend(float *out, int out_stride, const float *q, int q_stride, const uint8
            const int32_t *positions, int token_begin, int token_count, int kv_head, int heads, int kv_heads, int head_dim, float scale, uint8_t *scratch) {
   if (!is_shape(kv_head, heads, kv_heads, head_dim) || token_begin < 0 || token_count < 0) return STATUS_SHAPE;
   const int group = heads / kv_heads, per_tile = group < ATTENTION_TILE_QUERIES ? ATTENTION_TILE_QUERIES / group : 1;
-  const struct tile tile = make_tile(scratch, group, head_dim);
+  struct tile tile = make_tile(scratch, group, head_dim);
   const struct cache cache = {key_cache, value_cache, block_table, kv_head, kv_heads};
   const size_t head = (size_t)kv_head * (size_t)group * (size_t)head_dim;
 
   for (int first = token_begin; first < token_begin + token_count; first += per_tile) {
     const int left = token_begin + token_count - first, count = left < per_tile ? left : per_tile;
-    for (int t = 0; t < count; t++) take_queries(&tile, t, q + (size_t)(first + t) * (size_t)q_stride + head, scale);
+    take_tokens(&tile, count, q + (size_t)first * (size_t)q_stride + head, q_stride, scale);
     int begin = 0; /* tokens before it see none of the chunk */
     for (int chunk = 0; begin < count; chunk++) {
       attend_chunk(&tile, &cache, positions + first, begin, count, chunk);
@@ -134,9 +159,9 @@ int attend_part(float *parts, const float *q, const uint8_t *key_cache, const ui
   if (!is_shape(kv_head, heads, kv_heads, head_dim) || chunk_begin < 0 || chunk_end <= chunk_begin) return STATUS_SHAPE;
   if (position < 0 || chunk_end - 1 > position / ATTENTION_CHUNK_TOKENS) return STATUS_SHAPE;
   const int group = heads / kv_heads;
-  const struct tile tile = make_tile(scratch, group, head_dim);
+  struct tile tile = make_tile(scratch, group, head_dim);
   const struct cache cache = {key_cache, value_cache, block_table, kv_head, kv_heads};
-  take_queries(&tile, 0, q + (size_t)kv_head * (size_t)group * (size_t)head_dim, scale);
+  take_tokens(&tile, 1, q + (size_t)kv_head * (size_t)group * (size_t)head_dim, 0, scale);
   for (int chunk = chunk_begin; chunk < chunk_end; chunk++) {
     attend_chunk(&tile, &cache, &position, 0, 1, chunk);
     float *part = parts + ((size_t)chunk * (size_t)heads + (size_t)kv_head * (size_t)group) * part_floats(head_dim);

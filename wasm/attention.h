@@ -6,6 +6,9 @@
  *   values  i16[columns of 16 (at the end of 4) of head_dim][16 pairs of tokens][16 or 4 of head_dim][2 tokens]
  *   scales  f32[32 tokens] of each, before the integers of all blocks
  *
+ * KV_ROW_BLOCKS blocks of one KV head stand in a row, then those of the next head: one head is read at a time, and the CPU's prefetchers go on from a page to
+ * the next one in memory.
+ *
  * i32x4.dot_i16x8 makes of 8 tokens' two neighbours the products with two neighbours of a query, and of a pair of tokens' 8 elements the products with
  * two weights; no horizontal sum is ever needed. Every sum fits in an i32, so it is exact, and its order does not matter:
  *   scores  |sum k q| <= |k| |q| (Cauchy and Schwarz), for every part of the sum as well: the Euclidean norms of key and query are at most NORM_LIMIT
@@ -17,6 +20,7 @@
 #include "simd.h"
 
 enum {
+  KV_ROW_BLOCKS = KV_ROW_TOKENS / KV_BLOCK_TOKENS,
   STRIP_TOKENS = 16,
   COLUMN_WIDTH = 16,
   ELEMENT_LIMIT = 32767, /* of keys and queries */
@@ -32,6 +36,11 @@ static inline int token_place(int token) { return (token & 16) + (token & 1) * 8
 
 /* Bytes of one KV head's integers in one block. */
 static inline size_t head_block_bytes(int head_dim) { return (size_t)KV_BLOCK_TOKENS * (size_t)head_dim * 2; }
+
+/* Which of the cache's head blocks is that of `block` and `kv_head`. */
+static inline size_t head_block_index(int block, int kv_head, int kv_heads) {
+  return ((size_t)(block / KV_ROW_BLOCKS) * (size_t)kv_heads + (size_t)kv_head) * KV_ROW_BLOCKS + (size_t)(block % KV_ROW_BLOCKS);
+}
 
 /* The scales of the cache's head block `index`: they lie before its integers, the first block's last. */
 static inline float *head_block_scales(const uint8_t *cache, size_t index) { return (float *)cache - KV_BLOCK_TOKENS * (index + 1); }

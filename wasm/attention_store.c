@@ -64,7 +64,7 @@ int rope_store(float *q, int q_stride, const float *k, const float *v, int kv_st
     const size_t kv = (size_t)t * (size_t)kv_stride;
     const int block = cache_rows[t] / KV_BLOCK_TOKENS, slot = cache_rows[t] % KV_BLOCK_TOKENS;
     for (int h = 0; h < kv_heads; h++) {
-      const size_t index = (size_t)block * (size_t)kv_heads + (size_t)h, at = index * block_bytes;
+      const size_t index = head_block_index(block, h, kv_heads), at = index * block_bytes;
       rope_head(rotated, k + kv + (size_t)h * (size_t)head_dim, k_norm, token_angles, head_dim, rotary, epsilon);
       store_key(key_cache + at, head_block_scales(key_cache, index), rotated, head_dim, slot);
       store_value(value_cache + at, head_block_scales(value_cache, index), v + kv + (size_t)h * (size_t)head_dim, head_dim, slot);

@@ -5,8 +5,7 @@
  * do the halves of its values. Each is a page of its own where head_dim is 128.
  */
 #pragma once
-#include "attention.h"
-#include "simd.h"
+#include "attention_wide.h"
 
 /* V8 makes 256-bit vectors of small functions more reliably than of large ones. */
 #define APART static __attribute__((noinline))
@@ -25,12 +24,14 @@ struct softmax {
 /* The queries of a tile, all in scratch. */
 struct tile {
   int group, head_dim;
+  int is_wide;            /* one token, whose queries are in wide_q too */
   float *sums;            /* f32[queries, head_dim]: weights . values of this chunk */
   int32_t *q;             /* i16[queries, head_dim], in pairs */
   float *lanes;           /* f32[queries, LANES]: sums of weights of this chunk */
   float *q_scales;        /* f32[queries], in units of ln 2 */
   float *largest;         /* f32[queries], of this chunk */
   struct softmax *totals; /* [queries]: of all chunks so far */
+  int32_t *wide_q;        /* of a single token: see attention_wide.h */
   /* of one block, in the order of token_place: */
   float *value_scales; /* f32[32]: 0 for tokens that are not visible */
   /* of the queries of a batch and one block: */
@@ -40,6 +41,7 @@ struct tile {
   int32_t *weights;  /* i16[BATCH_QUERIES, 32], in pairs */
   float *most;       /* f32[BATCH_QUERIES, LANES]: the largest of each lane of `scaled` */
   float *added;      /* f32[BATCH_QUERIES, LANES]: the sums of the lanes of `scaled` */
+  int32_t *wide_weights;
   float *factors;    /* f32[BATCH_QUERIES]: what a weight of 1 stands for, and the reciprocal */
   float *inverses;
 };
@@ -61,6 +63,8 @@ static struct tile make_tile(uint8_t *scratch, int group, int head_dim) {
   tile.q_scales = tile.lanes + queries * LANES;
   tile.largest = tile.q_scales + queries;
   tile.totals = (struct softmax *)(tile.largest + queries);
+  tile.wide_q = (int32_t *)(((size_t)(tile.totals + queries) + 31) & ~(size_t)31);
+  tile.wide_weights = tile.wide_q + BATCH_QUERIES * width / 2 * WIDE_LANES;
   return tile;
 }
 
@@ -107,6 +111,11 @@ APART void score_block(const struct tile *tile, int first, int count, const int1
       const int32_t *q = tile->q + first * pairs + begin;
       int32_t *products = tile->products + strip;
       int query = 0;
+      if (tile->is_wide) {
+        NO_UNROLL for (; query + WIDE_ROWS <= count; query += WIDE_ROWS) {
+          multiply_keys_wide(products + query * KV_BLOCK_TOKENS, tile->wide_q + (query * pairs + begin * WIDE_ROWS) * WIDE_LANES, keys, depth, begin == 0);
+        }
+      }
       NO_UNROLL for (; query + 4 <= count; query += 4) {
         multiply_keys(products + query * KV_BLOCK_TOKENS, q + query * pairs, pairs, keys, depth, begin == 0, 4);
       }
@@ -123,7 +132,14 @@ APART void sum_block(const struct tile *tile, int first, int count, const int16_
   NO_UNROLL for (int turn = 0; turn < 2 * half; turn++) {
     const int column = turn / 2 + turn % 2 * half, d = column * COLUMN_WIDTH;
     if (column >= columns) continue;
-    NO_UNROLL for (int query = 0; query < count;) {
+    int query = 0;
+    if (tile->is_wide) {
+      NO_UNROLL for (; query + WIDE_ROWS <= count; query += WIDE_ROWS) {
+        const int32_t *wide = tile->wide_weights + query * (KV_BLOCK_TOKENS / 2) * WIDE_LANES;
+        multiply_values_wide(tile->sums + query * head_dim + d, head_dim, wide, tile->factors + query, values + d * KV_BLOCK_TOKENS);
+      }
+    }
+    NO_UNROLL for (; query < count;) {
       float *sums = tile->sums + (first + query) * head_dim + d;
       const int32_t *weights = tile->weights + query * (KV_BLOCK_TOKENS / 2);
       if (query + 4 <= count) {

@@ -7,8 +7,8 @@
  *
  *   panel        8 consecutive rows of a weight matrix, interleaved (formats.h); a matrix of R rows is ceil(R / 8) panels back to back
  *   record       one activation row as `quantize` writes it (activations.h); `record_bytes(activation, columns)` long
- *   cache        one layer's keys or values of all KV blocks: i16[blocks, kv_heads, KV_BLOCK_TOKENS, head_dim], and before that address their
- *                scales: f32[blocks, kv_heads, KV_BLOCK_TOKENS], the last block first (attention.h; rope_store and attend alone know the order)
+ *   cache        one layer's keys or values of all KV blocks, of which there is room for whole rows: i16[rows, kv_heads, KV_ROW_TOKENS, head_dim], and before
+ *                that address their scales: an f32 per vector, the last block first (attention.h; rope_store and attend alone know the order)
  *   scratch      the calling worker's own bytes, at least SCRATCH_BYTES(columns, heads, head_dim), 64-byte aligned
  *
  * Results never depend on how rows, tokens or heads are shared out among callers, nor on how many tokens are in a call: every output
@@ -24,7 +24,7 @@ enum status {
   STATUS_NOT_FINITE = 3, /* repack: a scale or a weight is NaN or infinite */
 };
 
-enum { KV_BLOCK_TOKENS = 32, ATTENTION_CHUNK_TOKENS = 256, ATTENTION_TILE_QUERIES = 128, PANEL_ROWS = 8 };
+enum { KV_BLOCK_TOKENS = 32, KV_ROW_TOKENS = 1024, ATTENTION_CHUNK_TOKENS = 256, ATTENTION_TILE_QUERIES = 128, PANEL_ROWS = 8 };
 
 /* flags of matmul, and of gated, which knows the last alone: records are q16, of a format whose activations are quantised */
 enum { MATMUL_STORE = 0, MATMUL_ADD = 1, MATMUL_Q16 = 2 };

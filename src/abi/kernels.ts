@@ -7,6 +7,9 @@ export const KERNEL_STATUS = { ok: 0, format: 1, shape: 2, notFinite: 3 } as con
 /** Tokens in one block of the KV cache. */
 export const KV_BLOCK_TOKENS = 32
 
+/** Tokens whose keys, or values, of one head lie in a row in the pool's KV cache, which has room for whole rows. */
+export const KV_ROW_TOKENS = 1024
+
 /** Keys after which attention's softmax starts anew: what workers share out of one token's context. */
 export const ATTENTION_CHUNK_TOKENS = 256
 
@@ -169,15 +172,20 @@ export function attentionPartBytes(heads: number, headDim: number): number {
 /** Queries of a tile that go through a block together: `BATCH_QUERIES` of `wasm/attention_tile.h`. */
 const ATTENTION_BATCH_QUERIES = 16
 
-/** Bytes of scratch that `attend` and `attend_part` use: each query's vectors and softmax, and what a batch of them needs for one block. */
+/**
+ * Bytes of scratch that `attend` and `attend_part` use: each query's vectors and softmax, what a batch of them needs for one block, and eight times the
+ * integers of a single token's queries and weights, which begin at a multiple of 32.
+ */
 function attentionScratchBytes(heads: number, headDim: number): number {
   const queries = Math.max(ATTENTION_TILE_QUERIES, heads)
-  return 6 * queries * headDim + 4 * (12 * queries + ATTENTION_BATCH_QUERIES * (3.5 * KV_BLOCK_TOKENS + 18) + KV_BLOCK_TOKENS)
+  const wide = ATTENTION_BATCH_QUERIES * (headDim + KV_BLOCK_TOKENS) * 16
+  return 6 * queries * headDim + 4 * (12 * queries + ATTENTION_BATCH_QUERIES * (3.5 * KV_BLOCK_TOKENS + 18) + KV_BLOCK_TOKENS) + 32 + wide
 }
 
 /** One layer's keys, or its values, in the pool's memory: integers of 16 bits, and before them their scales. */
 export function cacheBytes(tokens: number, kvHeads: number, headDim: number): { readonly scales: number; readonly integers: number } {
-  return { scales: tokens * kvHeads * 4, integers: tokens * kvHeads * headDim * 2 }
+  const vectors = Math.ceil(tokens / KV_ROW_TOKENS) * KV_ROW_TOKENS * kvHeads
+  return { scales: vectors * 4, integers: vectors * headDim * 2 }
 }
 
 /** Bytes of scratch per column: prepared records of a chunk of tokens (144 times 356 / 256) and an unpacked panel (2,880 / 256), or two of 9. `wasm/matmul.c` has the chunks. */

@@ -97,7 +97,7 @@ export interface PlacedLayer extends PlacedExperts {
     readonly qNorm?: PlacedVector
     readonly kNorm?: PlacedVector
   }
-  /** Byte offsets of i16[blocks, kvHeads, KV_BLOCK_TOKENS, headDim]; f32[blocks, kvHeads, KV_BLOCK_TOKENS] lies before each. */
+  /** Byte offsets of the integers of `cacheBytes`; their scales lie before each. */
   readonly keyCache: number
   readonly valueCache: number
   readonly ffnNorm: PlacedVector

@@ -11,7 +11,7 @@ const SHAPES: readonly (Shape & { tokens: number; withNorm: boolean })[] = [
   { heads: 3, kvHeads: 3, headDim: 32, rotary: 32, tokens: 65, withNorm: true },
   { heads: 16, kvHeads: 1, headDim: 36, rotary: 10, tokens: 33, withNorm: false },
   { heads: 2, kvHeads: 1, headDim: 4, rotary: 0, tokens: 3, withNorm: false },
-  { heads: 5, kvHeads: 1, headDim: 20, rotary: 8, tokens: 2 * ATTENTION_CHUNK_TOKENS + 40, withNorm: false },
+  { heads: 10, kvHeads: 2, headDim: 20, rotary: 8, tokens: 2 * ATTENTION_CHUNK_TOKENS + 40, withNorm: false },
 ]
 
 describe.each(HOSTS)('attention on $name', (host) => {

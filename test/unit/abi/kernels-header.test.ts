@@ -1,7 +1,15 @@
 // src/abi/kernels.ts is written by hand beside wasm/kernels.h: this is what keeps them one.
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { ATTENTION_CHUNK_TOKENS, ATTENTION_TILE_QUERIES, GATING, KERNEL_STATUS, KV_BLOCK_TOKENS, MATMUL } from '../../../src/abi/kernels.ts'
+import {
+  ATTENTION_CHUNK_TOKENS,
+  ATTENTION_TILE_QUERIES,
+  GATING,
+  KERNEL_STATUS,
+  KV_BLOCK_TOKENS,
+  KV_ROW_TOKENS,
+  MATMUL,
+} from '../../../src/abi/kernels.ts'
 import { PANEL_ROWS } from '../../../src/abi/formats.ts'
 
 const read = (path: string): string =>
@@ -60,6 +68,7 @@ test('the same constants', () => {
     ...upper('MATMUL', MATMUL),
     ...upper('GATING', GATING),
     KV_BLOCK_TOKENS,
+    KV_ROW_TOKENS,
     ATTENTION_CHUNK_TOKENS,
     ATTENTION_TILE_QUERIES,
     PANEL_ROWS,
