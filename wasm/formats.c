@@ -2,7 +2,7 @@
 #include "formats.h"
 
 static const struct format *const BY_ID[FORMAT_IDS] = {
-#define ENTRY(name, id, elements, bytes, panel_bytes, activation) [id] = &format_##name,
+#define ENTRY(name, id, elements, bytes, panel_bytes, tail_bytes, activation) [id] = &format_##name,
   FORMATS(ENTRY)
 #undef ENTRY
 };

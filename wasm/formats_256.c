@@ -5,21 +5,21 @@
  *
  *   Q2_K     16 f16 dmin[8]; 32 u8 pairs[4 chunks][early, late], scale below minimum; 160 two bits
  *   Q3_K     16 u8 pairs[4 chunks] of the scales' low nibbles, early below late; 80 u8 pairs[2] of their two top bits: early and late of
- *            chunk 0, of chunk 1, then of 2 and 3; 112 two bits; 624 third bits
+ *            chunk 0, of chunk 1, then of 2 and 3; 112 three bits
  *   Q4_K     16 f16 dmin[8]; 32 u8 pairs[4 chunks] of scales; 96 the same of minima; 160 nibbles
  *   Q5_K     as Q4_K; 1184 fifth bits
  *   Q6_K     16 i8 pairs[4 chunks][early, late] of scales; 144 nibbles; 1168 top bits
  *   IQ4_XS   16 i8 pairs[4 chunks] of scales; 80 nibbles
  *
  * Nibbles: 256 bytes per chunk. Others, per chunk: two bits and top bits 4 vectors of 32 bytes, bits 2 (step % 4) of vector step / 4;
- * third and fifth bits 2 vectors, steps 0..7 and 8..15, bit step % 8.
+ * fifth bits 2 vectors, steps 0..7 and 8..15, bit step % 8; three bits 3 vectors for steps 0..7 and 3 for 8..15, see weights_Q3_K.
  */
 #include "blocks.h"
 #include "formats.h"
 #include "tile256_prepared.h"
 
 enum { PAIRS = 16, NIBBLES_K = 160, FIFTH_BITS_K = 1184, NIBBLES_6 = 144, TOP_BITS_6 = 1168, NIBBLES_XS = 80 };
-enum { PAIRS_K = 32, MINIMA_K = 96, TWO_BITS_2 = 160, TOPS_3 = 80, TWO_BITS_3 = 112, THIRD_BITS_3 = 624 };
+enum { PAIRS_K = 32, MINIMA_K = 96, TWO_BITS_2 = 160, TOPS_3 = 80, THREE_BITS_3 = 112 };
 
 INLINE v128_t nibbles256(const uint8_t *nibbles, int chunk, int step, int half, struct constants constants) {
   const v128_t v = load(nibbles + 256 * chunk + 32 * (step & 7) + 16 * half);
@@ -40,11 +40,20 @@ INLINE v128_t weights_Q2_K(const uint8_t *block, int chunk, int step, int half, 
   return two_bits(block + TWO_BITS_2, chunk, step, half, constants);
 }
 
+/*
+ * Eight steps of three bits are three bytes: steps 0 and 1, 2 and 3, 4 and 5 in the lowest six bits, and above them the two low bits of step 6, those of
+ * step 7, and the third bits of both.
+ */
 INLINE v128_t weights_Q3_K(const uint8_t *block, int chunk, int step, int half, struct constants constants) {
-  const v128_t bits = load(block + THIRD_BITS_3 + 64 * chunk + 32 * (step >> 3) + 16 * half);
-  const int bit = step & 7;
-  const v128_t third = wasm_v128_and(bit < 2 ? wasm_i16x8_shl(bits, 2 - bit) : wasm_u16x8_shr(bits, bit - 2), constants.third);
-  return wasm_v128_or(two_bits(block + TWO_BITS_3, chunk, step, half, constants), third);
+  const uint8_t *bytes = block + THREE_BITS_3 + 192 * chunk + 96 * (step >> 3) + 16 * half;
+  const int at = step & 7;
+  if (at < 6) {
+    const v128_t v = load(bytes + 32 * (at >> 1));
+    return wasm_v128_and(at & 1 ? wasm_u16x8_shr(v, 3) : v, constants.three);
+  }
+  /* The mask before the shift: the other way round V8 does not find the pairs. */
+  const v128_t low = wasm_u16x8_shr(wasm_v128_and(load(bytes + 32 * (at & 1)), constants.top_pair), 6);
+  return wasm_v128_or(low, wasm_v128_and(wasm_u16x8_shr(load(bytes + 64), at - 2), constants.third));
 }
 
 INLINE v128_t weights_IQ4_XS(const uint8_t *block, int chunk, int step, int half, struct constants constants) {
@@ -69,8 +78,8 @@ INLINE v128_t scales_Q2_K(const uint8_t *block, int chunk, int late, int half, s
   return wasm_v128_and(wasm_u16x8_load8x8(block + PAIRS_K + 32 * chunk + 16 * late + 8 * half), constants.nibble);
 }
 INLINE v128_t minima_Q2_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
-  (void)constants;
-  return wasm_u16x8_shr(wasm_u16x8_load8x8(block + PAIRS_K + 32 * chunk + 16 * late + 8 * half), 4);
+  /* Masked first, though nothing is left there: the compiler would shift bytes before it widens them, which V8 does not pair. */
+  return wasm_u16x8_shr(wasm_v128_and(wasm_u16x8_load8x8(block + PAIRS_K + 32 * chunk + 16 * late + 8 * half), constants.high_nibble), 4);
 }
 
 INLINE v128_t scales_Q3_K(const uint8_t *block, int chunk, int late, int half, struct constants constants) {
@@ -102,7 +111,6 @@ INLINE v128_t scales_IQ4_XS(const uint8_t *block, int chunk, int late, int half,
 
 typedef int quant_of(const uint8_t *block, int k);
 INLINE int quant_of_Q2_K(const uint8_t *block, int k) { return quant_q2_k((const struct block_q2_k *)block, k); }
-INLINE int quant_of_Q3_K(const uint8_t *block, int k) { return quant_q3_k((const struct block_q3_k *)block, k); }
 INLINE int quant_of_IQ4_XS(const uint8_t *block, int k) { return quant_iq4_xs((const struct block_iq4_xs *)block, k); }
 INLINE int quant_of_Q4_K(const uint8_t *block, int k) { return quant_q4_k((const struct block_q4_k *)block, k); }
 INLINE int quant_of_Q5_K(const uint8_t *block, int k) { return quant_q5_k((const struct block_q5_k *)block, k); }
@@ -164,8 +172,16 @@ INLINE int repack_block_Q3_K(uint8_t *panel, const uint8_t *block, int row) {
     panel[PAIRS + 16 * chunk + 2 * row + second] |= (uint8_t)((scale & 15) << 4 * late);
     panel[TOPS_3 + 16 * (chunk / 2) + 2 * row + second] |= (uint8_t)(scale >> 4 << (4 * (chunk % 2) + 2 * late));
   }
-  repack_bits(panel + TWO_BITS_3, block, row, quant_of_Q3_K, 0, 2);
-  repack_bits(panel + THIRD_BITS_3, block, row, quant_of_Q3_K, 2, 1);
+  for (int eight = 0; eight < 8; eight++) {
+    UNROLL for (int j = 0; j < 4; j++) {
+      int quants[8];
+      UNROLL for (int s = 0; s < 8; s++) quants[s] = quant_q3_k(b, column_of(eight / 2, eight % 2 * 8 + s, j));
+      UNROLL for (int i = 0; i < 3; i++) {
+        const int above = i < 2 ? quants[6 + i] & 3 : quants[6] >> 2 | quants[7] >> 2 << 1;
+        panel[THREE_BITS_3 + 96 * eight + 32 * i + 4 * row + j] = (uint8_t)(quants[2 * i] | quants[2 * i + 1] << 3 | above << 6);
+      }
+    }
+  }
   return 1;
 }
 

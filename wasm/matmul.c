@@ -44,7 +44,7 @@ static void add_digits(float *sums, int digits, int width, int tokens) {
 }
 
 static int chunk_tokens(const struct format *format, size_t record_size) {
-  const int is_wide = format->prepare_from == 1, is_slow = SUMS_IN_I32 && format->prepare;
+  const int is_wide = format->prepare_from == 1 && !format->prepare_most, is_slow = SUMS_IN_I32 && format->prepare;
   const int is_small = is_wide || (!is_slow && SMALL_CHUNK_TOKENS * record_size <= FIRST_CACHE_BYTES);
   return is_small ? SMALL_CHUNK_TOKENS : CHUNK_TOKENS;
 }
@@ -58,7 +58,7 @@ static void begin_chunk(struct chunk *chunk, const struct format *format, int di
     chunk->records[r] = x + ((size_t)(x_index ? x_index[t] : t) * (size_t)digits + (size_t)(r % digits)) * record_size;
   }
   chunk->block_bytes = record_size / (size_t)(columns / format->elements);
-  if (format->prepare && records >= format->prepare_from) {
+  if (format->prepare && records >= format->prepare_from && !(format->prepare_most && records > format->prepare_most)) {
     const size_t size = (size_t)(columns / format->elements) * (size_t)format->prepared_bytes;
     chunk->block_bytes = (size_t)format->prepared_bytes;
     format->prepare(scratch, chunk->records, columns, records);

@@ -42,6 +42,8 @@ export interface Format {
   readonly blockBytes: number
   /** Bytes of one block of columns for 8 interleaved rows, scales included. */
   readonly panelBytes: number
+  /** Bytes of a panel behind its blocks. */
+  readonly tailBytes: number
   /** What the kernel wants the activations to be; at precision q16 see `activationOf`. */
   readonly activation: 'f32' | 'q8x32' | 'q8x256'
 }
@@ -52,6 +54,7 @@ const row = (
   blockElements: number,
   blockBytes: number,
   panelBytes: number,
+  tailBytes: number,
   activation: Format['activation'],
 ): Format => ({
   name,
@@ -59,27 +62,28 @@ const row = (
   blockElements,
   blockBytes,
   panelBytes,
+  tailBytes,
   activation,
 })
 
 /** Every format that tensors of a model file may have. Block layouts: https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h */
 export const FORMATS = {
-  F32: row('F32', 0, 1, 4, 32, 'f32'),
-  F16: row('F16', 1, 1, 2, 16, 'f32'),
-  BF16: row('BF16', 30, 1, 2, 16, 'f32'),
-  Q4_0: row('Q4_0', 2, 32, 18, 144, 'q8x32'),
-  Q4_1: row('Q4_1', 3, 32, 20, 160, 'q8x32'),
-  Q5_0: row('Q5_0', 6, 32, 22, 176, 'q8x32'),
-  Q5_1: row('Q5_1', 7, 32, 24, 192, 'q8x32'),
-  Q8_0: row('Q8_0', 8, 32, 34, 272, 'q8x32'),
-  IQ4_NL: row('IQ4_NL', 20, 32, 18, 144, 'q8x32'),
-  MXFP4: row('MXFP4', 39, 32, 17, 136, 'q8x32'),
-  Q2_K: row('Q2_K', 10, 256, 84, 672, 'q8x256'),
-  Q3_K: row('Q3_K', 11, 256, 110, 880, 'q8x256'),
-  Q4_K: row('Q4_K', 12, 256, 144, 1184, 'q8x256'),
-  Q5_K: row('Q5_K', 13, 256, 176, 1440, 'q8x256'),
-  Q6_K: row('Q6_K', 14, 256, 210, 1680, 'q8x256'),
-  IQ4_XS: row('IQ4_XS', 23, 256, 136, 1104, 'q8x256'),
+  F32: row('F32', 0, 1, 4, 32, 0, 'f32'),
+  F16: row('F16', 1, 1, 2, 16, 48, 'f32'),
+  BF16: row('BF16', 30, 1, 2, 16, 0, 'f32'),
+  Q4_0: row('Q4_0', 2, 32, 18, 144, 0, 'q8x32'),
+  Q4_1: row('Q4_1', 3, 32, 20, 160, 0, 'q8x32'),
+  Q5_0: row('Q5_0', 6, 32, 22, 176, 0, 'q8x32'),
+  Q5_1: row('Q5_1', 7, 32, 24, 192, 0, 'q8x32'),
+  Q8_0: row('Q8_0', 8, 32, 34, 272, 0, 'q8x32'),
+  IQ4_NL: row('IQ4_NL', 20, 32, 18, 144, 0, 'q8x32'),
+  MXFP4: row('MXFP4', 39, 32, 17, 136, 0, 'q8x32'),
+  Q2_K: row('Q2_K', 10, 256, 84, 672, 0, 'q8x256'),
+  Q3_K: row('Q3_K', 11, 256, 110, 880, 0, 'q8x256'),
+  Q4_K: row('Q4_K', 12, 256, 144, 1184, 0, 'q8x256'),
+  Q5_K: row('Q5_K', 13, 256, 176, 1440, 0, 'q8x256'),
+  Q6_K: row('Q6_K', 14, 256, 210, 1680, 0, 'q8x256'),
+  IQ4_XS: row('IQ4_XS', 23, 256, 136, 1104, 0, 'q8x256'),
 } as const satisfies Record<string, Format>
 
 /** The name of a supported format. */
@@ -124,7 +128,7 @@ export function rowBytes(format: Format, columns: number): number {
 
 /** Bytes of a whole `rows x columns` matrix as panels; rows are padded to a multiple of 8. */
 export function packedBytes(format: Format, rows: number, columns: number): number {
-  return Math.ceil(rows / PANEL_ROWS) * (columns / format.blockElements) * format.panelBytes
+  return Math.ceil(rows / PANEL_ROWS) * ((columns / format.blockElements) * format.panelBytes + format.tailBytes)
 }
 
 const FINER = { f32: 'f32', q8x32: 'q16x32', q8x256: 'q16x256' } as const

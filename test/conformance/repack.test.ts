@@ -94,6 +94,46 @@ describe.each(HOSTS)('repack on $name', (host) => {
     }
   })
 
+  /** Every finite f16 with one sign. */
+  const halves = Uint16Array.from({ length: 0x7c00 }, (_, bits) => bits)
+
+  test.each([
+    [
+      'all in one row, and one by one beside the largest and the least',
+      (bits: number, row: number) => (row === 0 ? bits : row % 2 ? 0x7bff : 1),
+    ],
+    ['each row its own size', (bits: number, row: number) => (row === 0 ? bits : bits & 0x3ff & ((1 << row) - 1))],
+  ] as const)('F16: every number comes back and is multiplied exactly: %s', (_name, other) => {
+    const format = FORMATS.F16
+    const [rows, columns] = [8, halves.length + 1]
+    const file = Uint16Array.from({ length: rows * columns }, (_, i) => {
+      const [row, column] = [Math.floor(i / columns), i % columns]
+      const bits = column < halves.length ? other(halves[column]!, row) : 0x8001
+      return row % 3 === 2 ? bits | 0x8000 : bits
+    })
+    const panels = host.allocate(packedBytes(format, rows, columns))
+    expect(host.call('repack', format.id, panels, upload(host, file), columns, rows)).toBe(KERNEL_STATUS.ok)
+    const [y, scratch] = [host.allocate(rows * columns * 4), host.allocate(scratchBytes(columns, 0, 0))]
+    const ids = upload(
+      host,
+      Int32Array.from({ length: rows }, (_, row) => row),
+    )
+    expect(host.call('dequantize_rows', format.id, y, panels, ids, columns, rows, scratch)).toBe(KERNEL_STATUS.ok)
+    const exact = decodeRow('F16', new Uint8Array(file.buffer), rows * columns)
+    expect(floats(host, y, rows * columns).findIndex((value, i) => value !== exact[i])).toBe(-1)
+    // one column at a time: an activation of zeros but for one place gives back the weight there, scaled by a power of two
+    for (let column = 0; column < columns; column += 1009) {
+      const x = new Float32Array(columns)
+      x[column] = 0.25
+      expect(host.call('matmul', format.id, 0, y, rows, panels, upload(host, x), 0, 0, 0, 0, columns, 0, rows, 1, scratch)).toBe(
+        KERNEL_STATUS.ok,
+      )
+      expect([...floats(host, y, rows)], `column ${column}`).toEqual(
+        Array.from({ length: rows }, (_, row) => exact[row * columns + column]! / 4 + 0),
+      )
+    }
+  })
+
   test('arguments that cannot be are refused', () => {
     const { repack, dequantize } = {
       repack: (format: number, columns: number, rows: number) => host.call('repack', format, 0, 0, columns, rows),

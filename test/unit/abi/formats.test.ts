@@ -8,13 +8,14 @@ describe('formats.ts and wasm/formats.h', () => {
   const header = readFileSync(new URL('../../../wasm/formats.h', import.meta.url), 'utf8')
 
   test('have the same rows', () => {
-    const rows = [...header.matchAll(/^ {2}X\((\w+), (\d+), (\d+), (\d+), (\d+), ACTIVATION_(\w+)\)/gm)].map((match) => ({
+    const rows = [...header.matchAll(/^ {2}X\((\w+), (\d+), (\d+), (\d+), (\d+), (\d+), ACTIVATION_(\w+)\)/gm)].map((match) => ({
       name: match[1],
       id: Number(match[2]),
       blockElements: Number(match[3]),
       blockBytes: Number(match[4]),
       panelBytes: Number(match[5]),
-      activation: match[6]!.toLowerCase(),
+      tailBytes: Number(match[6]),
+      activation: match[7]!.toLowerCase(),
     }))
     expect(rows).toEqual(Object.values(FORMATS))
   })
@@ -28,9 +29,9 @@ describe('formats.ts and wasm/formats.h', () => {
 describe('the table', () => {
   test('is the one in docs/formats.md', () => {
     const page = readFileSync(new URL('../../../docs/formats.md', import.meta.url), 'utf8')
-    const rows = [...page.matchAll(/^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\w+) \|/gm)].map((match) => match.slice(1))
+    const rows = [...page.matchAll(/^\| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\w+) \|/gm)].map((match) => match.slice(1))
     const expected = Object.values(FORMATS).map((f) =>
-      [f.name, f.id, f.blockElements, f.blockBytes, f.panelBytes, f.activation].map(String),
+      [f.name, f.id, f.blockElements, f.blockBytes, f.panelBytes, f.tailBytes, f.activation].map(String),
     )
     expect(rows).toEqual(expected)
   })
