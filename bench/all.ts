@@ -9,14 +9,15 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { givenPath } from './support/given-path.ts'
 
 const FORMATS = ['Q4_0', 'Q8_0', 'Q4_K'] as const
 
 const { values } = parseArgs({ options: { models: { type: 'string', default: tmpdir() }, rounds: { type: 'string', default: '5' } } })
-const models = resolve(process.env['INIT_CWD'] ?? process.cwd(), values.models)
+const models = givenPath(values.models)
 const modelFile = (format: string): string => join(models, `tandem-mid-${format.toLowerCase()}.gguf`)
 
 function run(script: string, ...args: string[]): void {

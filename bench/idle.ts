@@ -8,11 +8,12 @@
  *     --threads N    default 2
  *     --save         also write bench/results/idle-DATE.jsonl
  */
-import { basename, resolve } from 'node:path'
+import { basename } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { loadModel } from '../src/index.ts'
 import { createRandom } from '../src/sampling/random.ts'
+import { givenPath } from './support/given-path.ts'
 import { buildNativeMemory, NativeReader } from './support/native-memory.ts'
 import { openResults } from './support/results.ts'
 import { spread, spreadText } from './support/statistics.ts'
@@ -34,7 +35,7 @@ const [given] = positionals
 const [pause, rounds, threads] = [Number(values.pause), Number(values.rounds), Number(values.threads)]
 if (given === undefined || !(pause >= 0 && rounds >= 1 && threads >= 1))
   throw new Error('usage: bench/idle.ts MODEL.gguf [--pause S] [--rounds N] [--threads N] [--save]')
-const path = resolve(process.env['INIT_CWD'] ?? process.cwd(), given)
+const path = givenPath(given)
 
 buildNativeMemory()
 await using engine = await loadModel(path, { threads, sequences: 1 })

@@ -11,10 +11,11 @@
  */
 import { execFileSync } from 'node:child_process'
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
-import { basename, resolve } from 'node:path'
+import { basename } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { givenPath } from './support/given-path.ts'
 import type { LoadTimes } from './support/load-process.ts'
 import { buildNativeMemory, touchFresh } from './support/native-memory.ts'
 import { openResults } from './support/results.ts'
@@ -36,7 +37,7 @@ const [given] = positionals
 const [rounds, threads, pause] = [Number(values.rounds), Number(values.threads), Number(values.pause)]
 if (given === undefined || !(rounds >= 1 && threads >= 1 && pause >= 0))
   throw new Error('usage: bench/load.ts MODEL.gguf [--rounds N] [--threads N] [--pause S] [--built] [--save]')
-const path = resolve(process.env['INIT_CWD'] ?? process.cwd(), given)
+const path = givenPath(given)
 
 /** Reads a file to its end into one small buffer; milliseconds. */
 function readFile(): number {

@@ -12,8 +12,9 @@
  *     --save             also write bench/results/peers-DATE.jsonl, or batch-, context-
  */
 import { statSync } from 'node:fs'
-import { basename, resolve } from 'node:path'
+import { basename } from 'node:path'
 import { parseArgs } from 'node:util'
+import { givenPath } from '../support/given-path.ts'
 import { openResults } from '../support/results.ts'
 import { V8_MODES } from '../support/v8-modes.ts'
 import { runBatch, runContext } from './alone.ts'
@@ -54,7 +55,7 @@ async function main(): Promise<number> {
     return 2
   }
   // npm moves to the clone's root, a relative path starts where it was typed
-  const model = resolve(process.env['INIT_CWD'] ?? process.cwd(), given)
+  const model = givenPath(given)
   const { rounds, threads, prefill, decode } = values
   const options: Options = {
     model,
