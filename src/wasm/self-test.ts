@@ -314,7 +314,7 @@ const BEST: SelfTestCase = {
   name: 'keep_best',
   run: (bench) => {
     const [columns, rows] = [COLUMNS + 3, 3]
-    const values = randomFloats(rows * columns, 16)
+    const values = randomFloats(rows * columns, 16).slice()
     values[2 * columns + 100] = NaN
     const [logits, best] = [bench.upload(values), bench.reserve(rows * 4)]
     const ids = bench.upload(new Int32Array(rows).fill(-1))
