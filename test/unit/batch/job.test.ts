@@ -201,7 +201,9 @@ describe('before any work', () => {
   test('two jobs do not write one output', async () => {
     const input = await files.write('both.jsonl', plain)
     const output = files.path('both-out.jsonl')
-    const all = await Promise.allSettled([runBatch(engine, { input, output, defaults }), runBatch(engine, { input, output, defaults })])
+    // long enough that one is still at work when the other looks a second time, after it has met a lock that does not yet say whose it is
+    const job = { input, output, maxConcurrency: 1, defaults: { maxTokens: 200 } }
+    const all = await Promise.allSettled([runBatch(engine, job), runBatch(engine, job)])
     expect(all.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
     expect((await readOutput(output)).length).toBe(24)
   })
